@@ -1,0 +1,74 @@
+# The door to the project: `make` lists what it can do.
+#
+# Every target brings what it needs into .venv; a second call finds it there. Needed beforehand:
+# make, Python >= 3.11 (name another one with PYTHON=python3.13) and its venv module.
+
+PYTHON ?= python3
+ARGS   ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+UV   := $(or $(shell command -v uv),$(BIN)/uv)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format bench constraints clean
+
+help:  ## list the targets
+	@echo 'make <target> [ARGS="..."]'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target does; do \
+		printf '%-14s%s\n' "$$target" "$$does"; done
+
+demo: $(VENV)/.runtime  ## watch traffic cross into a cluster that the control plane cannot reach
+	@$(BIN)/python -m konnectivity demo $(ARGS)
+
+test: $(VENV)/.test  ## run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.lint  ## ruff, mypy --strict and the import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.lint  ## let ruff put the sources in order
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test  ## measure; REF_SERVER and REF_AGENT name a pair to compare with
+	@$(BIN)/python -m bench $(ARGS)
+
+constraints: $(VENV)/.created  ## pin the newest versions that pyproject.toml allows
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --group dev \
+		--no-header --annotation-style line --output-file constraints.txt pyproject.toml
+
+clean:  ## remove everything that was made here, .venv too
+	rm -rf $(VENV) build dist bench/build htmlcov .coverage .hypothesis .*_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; \
+		v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=...")'
+	@echo 'making $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+	@[ -x "$(UV)" ] || $(BIN)/python -m pip install --quiet uv
+	@touch $@
+
+# $(call install,<groups>): the project and these dependency groups, as pinned. pip, where its own
+# configuration reaches an index that uv does not find, is the second way to the same packages.
+define install
+	@echo 'installing into $(VENV): konnectivity $(1)'
+	@$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e . $(1) || { \
+		$(BIN)/python -m pip install --quiet 'pip>=25.1' && \
+		$(BIN)/python -m pip install --quiet -c constraints.txt -e . $(1); }
+	@touch $@
+endef
+
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/.created
+	$(call install,)
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.created
+	$(call install,--group test)
+
+$(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/.created
+	$(call install,--group lint)

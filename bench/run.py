@@ -1,0 +1,129 @@
+"""All samples of a run: rounds of rows, the pairs one after the other in alternating order."""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import certificate, generator, usage
+from bench.error import BenchError
+from bench.pair import Pair, PairSpec, running
+from bench.row import DIRECT, IDLE_TUNNELS, Row
+
+SETTLE = 1.0  # seconds before memory is read
+OPEN_FILES = 2 * IDLE_TUNNELS + 200  # the generator holds both ends of each idle tunnel
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run. `seconds` and `warmup` are those of each row."""
+
+    pairs: Sequence[PairSpec]
+    modes: Sequence[str]
+    rows: Sequence[Row]
+    rounds: int
+    seconds: float
+    warmup: float
+
+    def rows_of(self, mode: str) -> list[Row]:
+        """Return the rows that say something in `mode`."""
+        return [row for row in self.rows if mode != DIRECT or not row.needs_pair]
+
+    @property
+    def samples(self) -> int:
+        """How many samples the run will take."""
+        return self.rounds * sum(
+            len(self.rows_of(mode)) * (1 if mode == DIRECT else len(self.pairs))
+            for mode in self.modes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One row, once, through one pair. `error` is empty if all was as it should be."""
+
+    mode: str
+    row: str
+    pair: str
+    round: int
+    values: dict[str, float]
+    errors: int
+    error: str
+
+
+def run(plan: Plan, tell: Callable[[str], None]) -> list[Taken]:
+    """Take all samples in order; `tell` hears of each just before it is taken.
+
+    Every round starts fresh pairs. Both pairs stay up for the whole round, so that a row is
+    measured on one right after the other and a change of the machine's mood hits both alike.
+    """
+    program = generator.build()
+    _raise_file_limit(plan)
+    taken: list[Taken] = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        certificates = certificate.issue(Path(directory))
+        for number in range(plan.rounds):
+            for mode in plan.modes:
+                with ExitStack() as stack:
+                    pairs: list[Pair | None] = [None]
+                    if mode != DIRECT:
+                        pairs = [
+                            stack.enter_context(running(spec, mode, certificates))
+                            for spec in plan.pairs
+                        ]
+                    order = pairs if number % 2 == 0 else pairs[::-1]
+                    for row in plan.rows_of(mode):
+                        for pair in order:
+                            name = pair.name if pair else DIRECT
+                            tell(f"round {number + 1}/{plan.rounds}, {mode}, {row.name}, {name}")
+                            values = _sample(plan, program, mode, row, pair)
+                            errors, error = int(values.pop("errors")), values.pop("first_error")
+                            taken.append(
+                                Taken(mode, row.name, name, number, values, errors, error)
+                            )
+    return taken
+
+
+def _sample(plan: Plan, program: Path, mode: str, row: Row, pair: Pair | None) -> generator.Report:
+    arguments = [f"--mode={mode}", f"--seconds={plan.seconds}", f"--warmup={plan.warmup}"]
+    if pair is None:
+        return generator.run(program, [*arguments, *row.load])
+    memory: dict[str, float] = {}
+    if not row.load:
+        _read_memory(pair, memory)
+        return {"errors": 0, "first_error": "", **memory}
+    before = usage.cpu_seconds(pair.server), usage.cpu_seconds(pair.agent)
+    report = generator.run(
+        program,
+        [*arguments, f"--uds={pair.uds}", *row.load],
+        while_idle=(lambda: _read_memory(pair, memory)) if row.needs_pair else None,
+    )
+    report["server_cpu"] = usage.cpu_seconds(pair.server) - before[0]
+    report["agent_cpu"] = usage.cpu_seconds(pair.agent) - before[1]
+    return report | memory
+
+
+def _read_memory(pair: Pair, into: dict[str, float]) -> None:
+    time.sleep(SETTLE)
+    for role, pid in (("server", pair.server), ("agent", pair.agent)):
+        now = usage.memory(pid)
+        into[f"{role}_rss"], into[f"{role}_pss"] = now.rss, now.pss
+
+
+def _raise_file_limit(plan: Plan) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES and any(
+        row.name == "idle" for row in plan.rows
+    ):
+        raise BenchError(
+            f"row idle needs {OPEN_FILES} open files and the hard limit is {hard}: "
+            "raise it (ulimit -Hn), or leave the row out with --rows"
+        )
+    if soft != hard:
+        wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

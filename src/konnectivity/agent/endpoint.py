@@ -1,0 +1,182 @@
+"""Endpoints: what the agent dials in the cluster, and the sockets to them.
+
+Closing is never abrupt for what the frontend sent (W1): the socket is flushed, its write side
+shut, and what the endpoint still says is read and dropped for a moment, because a close with
+unread bytes is a reset that destroys bytes on their way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, cast
+
+from konnectivity.agent.counters import AgentCounters
+from konnectivity.errors import DialError
+from konnectivity.net.connect import dial_endpoint
+from konnectivity.observe import logs
+from konnectivity.tunnel.agent import AgentTunnel
+from konnectivity.tunnel.reason import Reason
+
+log = logs.get(__name__)
+
+FLUSH_LIMIT: Final = 30.0
+"""Seconds a closed tunnel's last bytes may take to reach a slow endpoint."""
+LINGER: Final = 1.0
+"""Seconds between our end of the stream and the close, for an endpoint that does not close."""
+LINGER_CHECK: Final = 0.25
+WRITE_HIGH: Final = 256 << 10
+
+
+class EndpointSocket(asyncio.Protocol):
+    """One connected endpoint: the `Endpoint` of one `AgentTunnel`."""
+
+    def __init__(self, tunnel: AgentTunnel, sockets: set[EndpointSocket]) -> None:
+        self.slow = False
+        self._tunnel: AgentTunnel | None = tunnel
+        self._sockets = sockets
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+
+    # From the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The endpoint answered: the tunnel is up, unless nobody wants it any more."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH)
+        self._sockets.add(self)
+        if self._tunnel is None or not self._tunnel.connected(self):
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the endpoint; after the end they are dropped."""
+        if self._tunnel is not None:
+            self._tunnel.endpoint_data(data)
+
+    def eof_received(self) -> bool:
+        """The endpoint ended its side, which ends the tunnel: the packets know no half-close."""
+        self._end(Reason.ENDPOINT_CLOSE)
+        return False
+
+    def pause_writing(self) -> None:
+        """The endpoint reads slowly."""
+        self.slow = True
+
+    def resume_writing(self) -> None:
+        """The endpoint took what waited."""
+        self.slow = False
+        if self._tunnel is not None:
+            self._tunnel.caught_up()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed."""
+        self._sockets.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._end(Reason.ENDPOINT_RESET if exc else Reason.ENDPOINT_CLOSE)
+
+    def _end(self, reason: Reason) -> None:
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.endpoint_closed(reason)
+
+    # Endpoint (tunnel/agent.py)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes the endpoint has not taken."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def write(self, data: bytes) -> None:
+        """Bytes of the frontend."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        """Let the kernel push back on the endpoint."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def finish(self) -> None:
+        """Flush, shut the write side, then close, all within `FLUSH_LIMIT`."""
+        self._tunnel = None
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._timer is not None:
+            return
+        self.resume_reading()
+        if transport.can_write_eof():
+            transport.write_eof()
+        self._deadline = self._loop.time() + FLUSH_LIMIT
+        self._timer = self._loop.call_later(LINGER_CHECK, self._linger, None)
+
+    def _linger(self, flushed_at: float | None) -> None:
+        now = self._loop.time()
+        if flushed_at is None and not self.unsent:
+            flushed_at = now
+        if flushed_at is not None and now >= flushed_at + LINGER - LINGER_CHECK:
+            self._close()
+        elif now >= self._deadline:
+            log.warning("Endpoint did not take its last bytes", bytes=self.unsent)
+            self.abort()
+        else:
+            self._timer = self._loop.call_later(LINGER_CHECK, self._linger, flushed_at)
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        self._tunnel = None
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class Endpoints:
+    """Dials endpoints for all tunnels of the agent, and owns the dials and the sockets."""
+
+    def __init__(self, counters: AgentCounters) -> None:
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._dials: set[asyncio.Task[None]] = set()
+        self._sockets: set[EndpointSocket] = set()
+
+    def dial(self, tunnel: AgentTunnel) -> None:
+        """Reach the tunnel's address; the tunnel is told of the outcome."""
+        task = self._loop.create_task(self._dial(tunnel))
+        tunnel.dialing = task
+        self._dials.add(task)
+        task.add_done_callback(self._dials.discard)
+
+    async def _dial(self, tunnel: AgentTunnel) -> None:
+        started = self._loop.time()
+        try:
+            sock = await dial_endpoint(tunnel.protocol, tunnel.address)
+            # From here the protocol owns the socket and tells the tunnel.
+            await self._loop.create_connection(
+                lambda: EndpointSocket(tunnel, self._sockets), sock=sock
+            )
+        except DialError as error:
+            self._counters.dial_failures[error.reason] += 1
+            log.v(1, "Endpoint dial failed", address=tunnel.address, error=str(error))
+            tunnel.failed(str(error))
+        except OSError as error:
+            self._counters.dial_failures["unknown"] += 1
+            tunnel.failed(f"dial {tunnel.protocol}: {error.strerror or error}")
+        else:
+            self._counters.dial_seconds.observe(self._loop.time() - started)
+
+    async def close(self) -> None:
+        """Cancel all dials and drop all sockets."""
+        for task in list(self._dials):
+            task.cancel()
+        if self._dials:
+            await asyncio.gather(*self._dials, return_exceptions=True)
+        for sock in list(self._sockets):
+            sock.abort()

@@ -1,0 +1,164 @@
+"""The agent's flags and what must hold between them.
+
+Names, types and defaults are those of upstream's `proxy-agent`
+(cmd/agent/app/options/options.go). Nothing here opens a file or reads the environment, except
+that `validate` looks whether named files exist.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote_plus
+
+from konnectivity.flag import absence, flag
+from konnectivity.gotext import format_duration, quote
+from konnectivity.observe.logs import LogOptions
+
+IDENTIFIERS = frozenset(["ipv4", "ipv6", "host", "cidr", "default-route"])
+COUNT_SOURCES = frozenset(["", "default", "max"])
+LAST_PORT = 65535
+
+LEASES = "server leases"
+PROFILING = "profiling"
+
+_BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2}).{0,2}")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions(LogOptions):
+    """All flags of the agent. Durations are seconds."""
+
+    agent_cert: str = flag("", "Client certificate for the server connection, a PEM file.")
+    agent_key: str = flag("", "Private key of --agent-cert.")
+    ca_cert: str = flag("", "CA bundle that servers' certificates must chain to; required.")
+    proxy_server_host: str = flag("127.0.0.1", "Name or IP of the server or its load balancer.")
+    proxy_server_port: int = flag(8091, "Agent port of the server.")
+    alpn_proto: tuple[str, ...] = flag((), "ALPN protocols to offer before h2.")
+    health_server_host: str = flag("", "Health address; empty: all interfaces.")
+    health_server_port: int = flag(8093, "Port of health checks and metrics.")
+    admin_bind_address: str = flag("127.0.0.1", "Admin address; empty: all interfaces.")
+    admin_server_port: int = flag(8094, "Port of the admin endpoints.")
+    enable_profiling: bool = flag(False, "Profiling on the admin port.", later=PROFILING)
+    enable_contention_profiling: bool = flag(
+        False, "Block profiling; needs --enable-profiling.", later=PROFILING
+    )
+    agent_id: str = flag("", "Identity told to servers.", variable="PROXY_AGENT_ID")
+    agent_identifiers: str = flag(
+        "", "What the agent is near to, as a query string: host=...&ipv4=...&default-route=true."
+    )
+    sync_interval: float = flag(1.0, "Interval of looking for further servers.")
+    sync_interval_cap: float = flag(10.0, "Upper bound of that interval after failures.")
+    sync_forever: bool = flag(False, "Look for further servers when enough are connected too.")
+    probe_interval: float = flag(1.0, "Interval of checking the state of each connection.")
+    keepalive_time: float = flag(3600.0, "HTTP/2 ping interval; at least 10s.")
+    service_account_token_path: str = flag(
+        "", "File with the bearer token, read at each connection attempt."
+    )
+    warn_on_channel_limit: bool = flag(False, "Log when a tunnel's queue is full.")
+    xfr_channel_size: int = flag(150, "Accepted without effect: queues are bounded in bytes here.")
+    count_server_leases: bool = flag(False, "Count servers by their leases.", later=LEASES)
+    lease_namespace: str = flag("kube-system", "Namespace of the leases.", later=LEASES)
+    lease_label_selector: str = flag(
+        "k8s-app=konnectivity-server",
+        "Selector of the leases that count.",
+        old_name="lease-label",
+        later=LEASES,
+    )
+    server_count_source: str = flag(
+        "default", "How leases and servers' own counts combine: default or max.", later=LEASES
+    )
+    kubeconfig: str = flag(
+        "", "Kubeconfig for leases; empty: in-cluster configuration.", later=LEASES
+    )
+    kube_api_content_type: str = flag(
+        "application/vnd.kubernetes.protobuf", "Encoding of API requests.", later=LEASES
+    )
+
+
+def validate(options: AgentOptions) -> list[str]:
+    """All that is wrong with `options`, a line each, in upstream's order and words.
+
+    Lines that upstream does not have name what it would only notice, or ignore, later.
+    """
+    return [
+        *_check_certificates(options),
+        *_check_ports(options),
+        *_check_intervals(options),
+        *_check_identity(options),
+        *_check_leases(options),
+    ]
+
+
+def _check_certificates(options: AgentOptions) -> Iterator[str]:
+    key, cert, ca = options.agent_key, options.agent_cert, options.ca_cert
+    if key and (problem := absence(key)):
+        yield f"error checking agent key {key}, got {problem}"
+    if key and not cert:
+        yield f"cannot have agent cert empty when agent key is set to {quote(key)}"
+    if cert and (problem := absence(cert)):
+        yield f"error checking agent cert {cert}, got {problem}"
+    if cert and not key:
+        yield f"cannot have agent key empty when agent cert is set to {quote(cert)}"
+    if ca and (problem := absence(ca)):
+        yield f"error checking agent CA cert {ca}, got {problem}"
+    if not ca:
+        yield "agent CA cert must be set (ca-cert), servers are verified against it"
+
+
+def _check_ports(options: AgentOptions) -> Iterator[str]:
+    ports = {
+        "proxy": options.proxy_server_port,
+        "health": options.health_server_port,
+        "admin": options.admin_server_port,
+    }
+    for which, port in ports.items():
+        if port <= 0:
+            yield f"{which} server port {port} must be greater than 0"
+        if port > LAST_PORT:
+            yield f"{which} server port {port} must not be greater than {LAST_PORT}"
+    if options.xfr_channel_size <= 0:
+        yield f"channel size {options.xfr_channel_size} must be greater than 0"
+    if options.enable_contention_profiling and not options.enable_profiling:
+        yield "if --enable-contention-profiling is set, --enable-profiling must also be set"
+
+
+def _check_intervals(options: AgentOptions) -> Iterator[str]:
+    interval, cap = options.sync_interval, options.sync_interval_cap
+    if interval > cap:
+        yield (
+            f"sync interval {format_duration(interval)} must be less than "
+            f"sync interval cap {format_duration(cap)}"
+        )
+    for name, seconds in (("sync", interval), ("probe", options.probe_interval)):
+        if seconds <= 0:
+            yield f"{name} interval {format_duration(seconds)} must be greater than 0s"
+
+
+def _check_identity(options: AgentOptions) -> Iterator[str]:
+    token = options.service_account_token_path
+    if token and (problem := absence(token)):
+        yield f"error checking service account token path {token}, got {problem}"
+    for reason in _check_identifiers(options.agent_identifiers):
+        yield f"agent address is invalid: {reason}"
+
+
+def _check_identifiers(text: str) -> Iterator[str]:
+    """What Go's `url.ParseQuery` refuses, and keys that no server knows."""
+    for pair in filter(None, text.split("&")):
+        key = pair.partition("=")[0]
+        if ";" in pair:
+            yield "invalid semicolon separator in query"
+        elif bad := _BAD_ESCAPE.search(pair):
+            yield f"invalid URL escape {quote(bad.group())}"
+        elif unquote_plus(key) not in IDENTIFIERS:
+            yield f"unknown address type: {unquote_plus(key)}"
+
+
+def _check_leases(options: AgentOptions) -> Iterator[str]:
+    if options.kubeconfig and (problem := absence(options.kubeconfig)):
+        yield f"error checking KubeconfigPath {quote(options.kubeconfig)}, got {problem}"
+    source = options.server_count_source
+    if source not in COUNT_SOURCES:
+        yield f"--server-count-source must be one of '', 'default', 'max', got {source}"

@@ -1,0 +1,1 @@
+"""Command lines: flags in, programs out."""

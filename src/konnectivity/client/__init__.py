@@ -1,0 +1,1 @@
+"""The frontend's side, as kube-apiserver plays it: one tunnel per call."""

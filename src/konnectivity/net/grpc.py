@@ -1,0 +1,206 @@
+"""One gRPC call on an `H2Protocol`, in either role: messages in, messages out, a status.
+
+A `Call` is also the `Link` of the packet carrier: it never blocks and says when it is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from konnectivity.errors import PacketError, RpcError, StreamFault
+from konnectivity.wire import frames, grpc
+from konnectivity.wire.events import DataReceived, Headers, HeadersReceived
+from konnectivity.wire.grpc import MessageReader, Oversized
+
+if TYPE_CHECKING:
+    from konnectivity.net.h2 import H2Protocol
+
+
+class CallHandler(Protocol):
+    """What a call reports."""
+
+    def headers(self, headers: Headers) -> None:
+        """The server's response head (client role)."""
+
+    def message(self, message: memoryview | Oversized) -> None:
+        """One message. It looks into a buffer of the transport: copy what you keep.
+
+        Raises:
+            PacketError: the message makes no sense; the call ends with INTERNAL.
+        """
+
+    def writable(self) -> None:
+        """The call is not full any more."""
+
+    def half_closed(self) -> None:
+        """The peer sends no more messages (server role)."""
+
+    def ended(self, error: RpcError | None) -> None:
+        """The call is over: None with status OK. Last of all reports."""
+
+
+class Call:
+    """One call. `headers` is the request's head (server role)."""
+
+    __slots__ = (
+        "_ended",
+        "_h2",
+        "_owed",
+        "_reader",
+        "_stopped",
+        "full",
+        "handler",
+        "headers",
+        "id",
+    )
+
+    def __init__(self, h2: H2Protocol, stream_id: int, headers: Headers) -> None:
+        self.id = stream_id
+        self.headers = headers
+        self.handler: CallHandler | None = None
+        self.full = False
+        """Whether so much is queued that the sender should wait for `CallHandler.writable`."""
+        self._h2 = h2
+        self._reader = MessageReader()
+        self._stopped = False
+        self._owed = 0
+        self._ended = False
+
+    @property
+    def path(self) -> str:
+        """The method called, e.g. `/ProxyService/Proxy`."""
+        return dict(self.headers).get(":path", "")
+
+    @property
+    def peer(self) -> str:
+        """Address of the other end, for logs."""
+        return self._h2.peer
+
+    # Sending
+
+    def send(self, message: bytes) -> None:
+        """Queue one message, its five-byte prefix included. A call that is over drops it."""
+        if self._ended:
+            return
+        h2 = self._h2
+        try:
+            if not h2.core.send_data(self.id, message):
+                self.full = True
+        except StreamFault:
+            return
+        h2.schedule_flush()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes queued for this call and, on the connection, for all."""
+        stream = self._h2.core.streams.get(self.id)
+        return self._h2.unsent + (stream.backlog if stream is not None else 0)
+
+    def respond(self, metadata: Headers | None = None) -> None:
+        """Send the response head now: upstream's agent waits for it (spec 5.2)."""
+        self._act(lambda: self._h2.core.send_headers(self.id, grpc.response_headers(metadata)))
+
+    def refuse(self, code: int, message: str) -> None:
+        """End the call at once with a status and no messages."""
+        head = grpc.refusal(code, message)
+        self._act(lambda: self._h2.core.send_headers(self.id, head, end_stream=True))
+        self._over(RpcError(code, message))
+
+    def finish(self, code: int = grpc.OK, message: str = "") -> None:
+        """End the call with a status, behind all queued messages (server role)."""
+        self._act(lambda: self._h2.core.end_stream(self.id, grpc.trailers(code, message)))
+        self._over(None if code == grpc.OK else RpcError(code, message))
+
+    def half_close(self) -> None:
+        """Send no more messages (client role)."""
+        self._act(lambda: self._h2.core.end_stream(self.id))
+
+    def cancel(self, cause: str = "cancelled") -> None:
+        """Abort the call."""
+        self._h2.core.reset_stream(self.id, frames.CANCEL)
+        self._h2.schedule_flush()
+        self._over(RpcError(grpc.CANCELLED, cause))
+
+    def _act(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except StreamFault:
+            return  # the peer was faster in ending the stream
+        self._h2.schedule_flush()
+
+    def _over(self, error: RpcError | None) -> None:
+        self._h2.calls.pop(self.id, None)
+        self.stream_ended(error)
+        self._h2.close_if_idle()
+
+    # Pausing the peer
+
+    def pause_reading(self) -> None:
+        """Withhold credit: the peer may send its window and no more."""
+        self._stopped = True
+
+    def resume_reading(self) -> None:
+        """Give the withheld credit back."""
+        self._stopped = False
+        owed, self._owed = self._owed, 0
+        if owed:
+            self._h2.core.consume(self.id, owed)
+            self._h2.schedule_flush()
+
+    # From the connection
+
+    def data_received(self, event: DataReceived) -> None:
+        """Cut content into messages and report them."""
+        try:
+            for message in self._reader.feed(event.data):
+                if self.handler is not None:
+                    self.handler.message(message)
+        except (RpcError, PacketError) as error:
+            self._fail(error)
+        if self._stopped:
+            self._owed += event.size
+        else:
+            self._h2.core.consume(self.id, event.size)
+
+    def _fail(self, error: RpcError | PacketError) -> None:
+        code = error.code if isinstance(error, RpcError) else grpc.INTERNAL
+        if self._h2.core.client:
+            self.cancel(str(error))
+        else:
+            self._act(lambda: self._h2.core.end_stream(self.id, grpc.trailers(code, str(error))))
+            self._over(RpcError(code, str(error)))
+
+    def headers_received(self, event: HeadersReceived) -> None:
+        """A response head or trailers."""
+        if event.first and not event.end_stream:
+            if self.handler is not None:
+                self.handler.headers(event.headers)
+            return
+        if self._h2.core.client:
+            self._h2.core.reset_stream(self.id, frames.NO_ERROR)
+            self._over(grpc.status(event.headers))
+
+    def half_closed(self) -> None:
+        """END_STREAM came."""
+        if self._ended:
+            return
+        if self._h2.core.client:
+            self._over(RpcError(grpc.INTERNAL, "the server ended the call without a status"))
+        elif self.handler is not None:
+            self.handler.half_closed()
+
+    def writable(self) -> None:
+        """The connection took what was queued."""
+        self.full = False
+        if self.handler is not None:
+            self.handler.writable()
+
+    def stream_ended(self, error: RpcError | None) -> None:
+        """The stream is over; report it once."""
+        if self._ended:
+            return
+        self._ended = True
+        handler, self.handler = self.handler, None
+        if handler is not None:
+            handler.ended(error)

@@ -1,0 +1,231 @@
+"""One TLS handshake over a connected socket, and why it failed.
+
+asyncio and uvloop close a connection whose handshake fails without sending the TLS alert, so the
+peer's operator reads "unexpected EOF" where OpenSSL had said "unknown ca". `Context` keeps the
+alert and `secure` sends it. `explain` is the same courtesy for our own operator: one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TypeVar
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+HANDSHAKE_TIMEOUT = 10.0  # seconds; differs: upstream's server waits 120
+SHUTDOWN_TIMEOUT = 5.0  # seconds that a closing connection waits for the peer's close_notify
+
+_UNTRUSTED = "is not signed by a CA of our bundle"
+_VERIFY_FAULTS = {  # OpenSSL's X509_V_ERR_*
+    2: _UNTRUSTED,
+    7: "carries a signature that our CA of that name did not make",
+    9: "is not valid yet, by this machine's clock",
+    10: "has expired, by this machine's clock",
+    18: f"is self-signed and {_UNTRUSTED}",
+    19: _UNTRUSTED,
+    20: _UNTRUSTED,
+    21: _UNTRUSTED,
+    26: "is not meant for this use (extended key usage)",
+}
+_ALERTS = {  # RFC 8446, 6.2; the names are OpenSSL's
+    "BAD_CERTIFICATE": "the peer does not accept our certificate; its log knows why",
+    "CERTIFICATE_UNKNOWN": "the peer does not accept our certificate; its log knows why",
+    "UNKNOWN_CA": "the peer does not know the CA of our certificate",
+    "CERTIFICATE_EXPIRED": "our certificate has expired or is not valid yet, says the peer",
+    "CERTIFICATE_REVOKED": "our certificate is revoked, says the peer",
+    "UNSUPPORTED_CERTIFICATE": "our certificate is not meant for this use, says the peer",
+    "DECRYPT_ERROR": "our certificate's signature is wrong, says the peer; is its CA another one?",
+    "CERTIFICATE_REQUIRED": "the peer requires a client certificate and got none",
+    "NO_APPLICATION_PROTOCOL": "no shared ALPN protocol, says the peer",
+    "PROTOCOL_VERSION": "no shared TLS version, says the peer",
+    "HANDSHAKE_FAILURE": "no shared cipher suite or no client certificate, says the peer",
+}
+_FAULTS = {
+    "HTTP_REQUEST": "the peer speaks plain HTTP on a TLS port",
+    "HTTPS_PROXY_REQUEST": "the peer speaks plain HTTP on a TLS port",
+    "WRONG_VERSION_NUMBER": "the peer does not speak TLS",
+    "UNKNOWN_PROTOCOL": "the peer does not speak TLS",
+    "PACKET_LENGTH_TOO_LONG": "the peer does not speak TLS",
+    "RECORD_LENGTH_MISMATCH": "the peer does not speak TLS",
+    "RECORD_LAYER_FAILURE": "the peer does not speak TLS",
+    "UNEXPECTED_MESSAGE": "the peer does not speak TLS",
+    "BAD_RECORD_TYPE": "the peer does not speak TLS",
+    "UNSUPPORTED_PROTOCOL": "no shared TLS version",
+    "VERSION_TOO_LOW": "no shared TLS version",
+    "NO_SHARED_CIPHER": "no shared cipher suite",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer sent no client certificate, which we require",
+    "UNEXPECTED_EOF_WHILE_READING": "the peer closed the connection",
+}
+
+
+class HandshakeFault(ssl.SSLError):
+    """A handshake failed; its cause is OpenSSL's error. `alert` is what the peer must get."""
+
+    def __init__(self, cause: ssl.SSLError, alert: bytes) -> None:
+        super().__init__(*cause.args)
+        self.alert = alert
+
+
+class AlpnFault(ssl.SSLError):
+    """The handshake ended without one of the application protocols that we insist on."""
+
+
+class _Session(ssl.SSLObject):
+    """An `SSLObject` that keeps the alert of a failed handshake."""
+
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLSyscallError):
+            raise
+        except ssl.SSLError as error:
+            raise HandshakeFault(error, self.outgoing.read()) from error
+        insisted = self.context.insisted if isinstance(self.context, Context) else ()
+        if insisted and self.selected_alpn_protocol() not in insisted:
+            raise AlpnFault(ssl.SSL_ERROR_SSL, f"no shared ALPN protocol, {' or '.join(insisted)} is needed")
+
+
+class Context(ssl.SSLContext):
+    """An `SSLContext` whose handshakes leave the alert to `secure`.
+
+    `insisted` are ALPN protocols of which one must have been agreed on. OpenSSL's server side
+    cannot refuse in the handshake itself: a connection without is closed right behind it.
+    """
+
+    sslobject_class = _Session
+    insisted: tuple[str, ...] = ()
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        if isinstance(made, _Session):
+            made.outgoing = outgoing
+        return made
+
+
+async def secure(
+    protocol_factory: Callable[[], P],
+    sock: socket.socket,
+    context: ssl.SSLContext,
+    *,
+    server_host: str | None = None,
+    timeout: float = HANDSHAKE_TIMEOUT,  # noqa: ASYNC109 - the loop's own timer does the work
+) -> tuple[asyncio.Transport, P]:
+    """Do the handshake on the connected `sock` and make the protocol, which now owns all.
+
+    With `server_host`, the name or IP address that the certificate must bear, this end is the
+    client; without it the server. `sock` is closed when this fails or is cancelled.
+
+    Raises:
+        OSError: the handshake failed; `explain` says why.
+    """
+    loop = asyncio.get_running_loop()
+    protocols: list[P] = []
+
+    def make() -> P:
+        protocols.append(protocol_factory())
+        return protocols[0]
+
+    # A second descriptor, to send the alert on: the loop closes the first when it fails.
+    try:
+        alert_way = sock.dup()
+    except OSError:
+        sock.close()
+        raise
+    try:
+        if server_host is None:
+            # Of what this returns, uvloop's protocol is its own and not ours.
+            transport, _ = await loop.connect_accepted_socket(
+                make,
+                sock,
+                ssl=context,
+                ssl_handshake_timeout=timeout,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+            )
+        else:
+            transport, _ = await loop.create_connection(
+                make,
+                sock=sock,
+                ssl=context,
+                server_hostname=server_host.removesuffix("."),
+                ssl_handshake_timeout=timeout,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+            )
+    except HandshakeFault as fault:
+        _send(alert_way, fault.alert)
+        raise
+    except ConnectionAbortedError as error:
+        if error.errno is not None:
+            raise
+        raise TimeoutError(f"no complete handshake within {timeout:g} s") from error
+    finally:
+        alert_way.close()
+    return transport, protocols[0]
+
+
+def explain(error: BaseException) -> str:
+    """Say in one line why a handshake failed, or a TLS connection right behind it.
+
+    Behind it, because a TLS 1.3 client learns of the server's verdict on its certificate with
+    its first read.
+    """
+    if isinstance(error, HandshakeFault) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _explain_verification(error)
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "reason", None) or ""  # only OpenSSL's own errors have one
+        if "ALERT_" in reason:
+            name = reason.partition("ALERT_")[2]
+            return _ALERTS.get(name, f"the peer gave up with the TLS alert {_words(name)}")
+        return _FAULTS.get(reason) or _words(reason) or _plain(error)
+    if isinstance(error, ConnectionResetError):
+        return f"the peer {'reset' if error.errno else 'closed'} the connection"
+    return _plain(error)
+
+
+def is_client_hello(data: bytes) -> bool:
+    """Whether a connection that begins with `data` is a TLS client's (RFC 8446, 5.1).
+
+    For the line that a plain-text listener logs instead of "malformed request".
+    """
+    return len(data) >= 3 and data[0] == 0x16 and data[1] == 0x03 and data[2] <= 0x04
+
+
+def _explain_verification(error: ssl.SSLCertVerificationError) -> str:
+    message = error.verify_message.rstrip(".")
+    known = _VERIFY_FAULTS.get(error.verify_code)
+    if known is not None:
+        return f"the peer's certificate {known}"
+    mismatch = re.search("certificate is not valid for (.*)", message)
+    if mismatch is not None:
+        return f"the peer's certificate is not for {mismatch[1]} (subject alternative names)"
+    return f"the peer's certificate was refused: {message}"
+
+
+def _send(sock: socket.socket, alert: bytes) -> None:
+    """Give the kernel the alert; one that does not fit its buffer is not worth waiting for."""
+    with contextlib.suppress(OSError):
+        sock.send(alert)
+
+
+def _words(reason: str) -> str:
+    return reason.replace("_", " ").lower()
+
+
+def _plain(error: BaseException) -> str:
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return " ".join((strerror or str(error) or type(error).__name__).split())

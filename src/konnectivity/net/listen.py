@@ -1,0 +1,221 @@
+"""The loop that turns accepted connections into protocols.
+
+A `Listener` owns one listening socket and each connection on it until the handshake is done and
+the connection belongs to its protocol. It never spins and never dies: whatever one peer does, or
+when descriptors run out, the next peer is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from konnectivity.net import tcp
+from konnectivity.net.address import join_host_port
+from konnectivity.net.handshake import HANDSHAKE_TIMEOUT, explain, secure
+
+log = logging.getLogger(__name__)
+
+ACCEPT_BURST = 64  # accepted in one go, then the rest of the process has its turn
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds without accepting while descriptors are short
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerLimits:
+    """What one listener spends on connections that are not yet made."""
+
+    handshakes: int = 512  # at once; further peers wait in the kernel's accept queue
+    handshake_timeout: float = HANDSHAKE_TIMEOUT  # seconds
+    user_timeout: float = 0  # seconds, see `tcp.tune`
+    log_burst: int = 10  # failed handshakes that are logged one by one in each period
+    log_period: float = 10.0  # seconds
+
+
+class Listener:
+    """Accepts on `sock`, does TLS where there is a context, and hands over to protocols.
+
+    `context` is asked for each connection, so that new certificates count from the next one on;
+    None means plain text. `sock` is closed at the end, and a Unix socket's file deleted if it is
+    still this socket's. Connections that were handed over are not touched.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        *,
+        context: Callable[[], ssl.SSLContext | None] = lambda: None,
+        limits: ListenerLimits | None = None,
+    ) -> None:
+        self._sock = sock
+        self._factory = protocol_factory
+        self._context = context
+        self._limits = limits or ListenerLimits()
+        self._file = _unix_file(sock)
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._faults = _FaultLog(self._limits.log_burst, self._limits.log_period)
+        self._pause = 0.0  # seconds; above 0 while descriptors are short
+        self._resumption: asyncio.TimerHandle | None = None
+        self._accepting = False
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        self._resume()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def address(self) -> str:
+        """Where this listens: `127.0.0.1:8091`, `[::]:8091`, `/run/konnectivity.sock`."""
+        return _name(self._sock.getsockname())
+
+    @property
+    def port(self) -> int:
+        """The TCP port, 0 for a Unix socket."""
+        return 0 if self._sock.family == socket.AF_UNIX else int(self._sock.getsockname()[1])
+
+    async def close(self) -> None:
+        """Stop accepting, end the handshakes in progress and close the socket. Safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        self._suspend()
+        self._delete_file()
+        self._sock.close()
+        # One turn for tasks that have not begun: cancelled before, they would leave their
+        # connection to nobody.
+        await asyncio.sleep(0)
+        for handshake in self._handshakes:
+            handshake.cancel()
+        if self._handshakes:
+            await asyncio.wait(self._handshakes)
+        self._faults.flush()
+
+    def _delete_file(self) -> None:
+        """Delete the Unix socket's file, unless another process has put its own in that place."""
+        if self._file is not None and _unix_file(self._sock) == self._file:
+            Path(self.address).unlink(missing_ok=True)
+
+    def _resume(self) -> None:
+        self._resumption = None
+        if not self._accepting and not self._closed:
+            self._accepting = True
+            asyncio.get_running_loop().add_reader(self._sock, self._accept)
+
+    def _suspend(self) -> None:
+        if self._resumption is not None:
+            self._resumption.cancel()
+            self._resumption = None
+        if self._accepting:
+            self._accepting = False
+            asyncio.get_running_loop().remove_reader(self._sock)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPT_BURST):
+            if len(self._handshakes) >= self._limits.handshakes:
+                self._suspend()  # the end of a handshake resumes
+                return
+            try:
+                sock, peer = self._sock.accept()
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                return
+            except OSError as error:
+                self._wait_for_descriptors(error)
+                return
+            self._pause = 0.0
+            sock.setblocking(False)
+            handshake = asyncio.create_task(self._admit(sock, _name(peer) or self.address))
+            self._handshakes.add(handshake)
+            handshake.add_done_callback(self._release)
+
+    def _wait_for_descriptors(self, error: OSError) -> None:
+        """Stop for a moment; the peers wait in the accept queue."""
+        if not self._pause:
+            log.error("Cannot accept connections for now address=%s cause=%s", self.address, error)
+        self._pause = min(self._pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
+        self._suspend()
+        loop = asyncio.get_running_loop()
+        self._resumption = loop.call_later(self._pause, self._resume)
+
+    def _release(self, handshake: asyncio.Task[None]) -> None:
+        self._handshakes.discard(handshake)
+        if self._resumption is None:
+            self._resume()
+
+    async def _admit(self, sock: socket.socket, peer: str) -> None:
+        try:
+            tcp.tune(sock, user_timeout=self._limits.user_timeout)
+            context = self._context()
+        except Exception as error:
+            sock.close()
+            log.error("Connection refused peer=%s cause=%s", peer, error)  # noqa: TRY400 - one line
+            return
+        try:
+            if context is None:
+                loop = asyncio.get_running_loop()
+                await loop.connect_accepted_socket(self._factory, sock)
+            else:
+                timeout = self._limits.handshake_timeout
+                await secure(self._factory, sock, context, timeout=timeout)
+        except OSError as error:  # a TimeoutError and all of TLS's are such
+            self._faults.report(peer, explain(error))
+        except Exception:
+            log.exception("Connection failed peer=%s", peer)
+
+
+class _FaultLog:
+    """Failed handshakes: the first of each period in a line each, the others in a sum."""
+
+    def __init__(self, burst: int, period: float) -> None:
+        self._burst = burst
+        self._period = period
+        self._until = 0.0  # end of the current period, in the loop's time
+        self._count = 0
+
+    def report(self, peer: str, cause: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._until:
+            self.flush()
+            self._until = now + self._period
+        self._count += 1
+        if self._count <= self._burst:
+            log.warning("TLS handshake failed peer=%s cause=%s", peer, cause)
+
+    def flush(self) -> None:
+        hidden = self._count - self._burst
+        if hidden > 0:
+            log.warning("TLS handshakes failed that were not logged count=%d", hidden)
+        self._count = 0
+
+
+def _unix_file(sock: socket.socket) -> tuple[int, int] | None:
+    """Device and inode of the file behind a bound Unix socket."""
+    if sock.family != socket.AF_UNIX:
+        return None
+    try:
+        status = Path(sock.getsockname()).lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _name(address: object) -> str:
+    """A socket's or peer's address for people; empty for a Unix socket's nameless peer."""
+    if isinstance(address, tuple):
+        host, port, *_ = address
+        return join_host_port(host.removeprefix("::ffff:"), port)
+    return address if isinstance(address, str) else ""

@@ -1,0 +1,50 @@
+"""Which event loop runs the programs, and how signals reach them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def run(main: Callable[[], Coroutine[object, object, T]]) -> T:
+    """Run `main` to its end: on uvloop where it is installed, else on asyncio's own loop.
+
+    uvloop was measured ahead on small packets (docs/decisions/uvloop.md).
+    """
+    factory: Callable[[], asyncio.AbstractEventLoop]
+    try:
+        from uvloop import new_event_loop as factory
+    except ImportError:
+        factory = asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        # What start-up made lives as long as the process: keep the collector off it.
+        gc.collect()
+        gc.freeze()
+        return runner.run(main())
+
+
+class Signals:
+    """Counts SIGTERM and SIGINT, which mean the same here."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+
+    def __enter__(self) -> Signals:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._arrived)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    def _arrived(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()

@@ -1,0 +1,1 @@
+"""The server: runs beside kube-apiserver, accepts frontends and agents."""

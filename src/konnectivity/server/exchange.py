@@ -1,0 +1,117 @@
+"""The exchange: gives each dial of a frontend to an agent and keeps its time limit.
+
+It owns what all frontends and agents of the process share: the table of agents, the memory
+budget, the counters. It does not know how frontends or agents speak.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Final
+
+from konnectivity.observe import logs
+from konnectivity.server.counters import ServerCounters
+from konnectivity.tunnel.budget import Budget, TunnelLimits
+from konnectivity.tunnel.reason import Failure, Refusal
+from konnectivity.tunnel.routing import Backends
+from konnectivity.tunnel.server import Frontend, ServerTunnel
+
+log = logs.get(__name__)
+
+NO_AGENT: Final = "No agent available"
+"""kube-apiserver's users know this text; it is upstream's."""
+TIMED_OUT: Final = "timed out waiting for backend dial"
+
+
+class Exchange:
+    """Where frontends and agents of one server meet. `dial_timeout` in seconds."""
+
+    def __init__(self, *, dial_timeout: float, limits: TunnelLimits | None = None) -> None:
+        self.limits = limits or TunnelLimits()
+        self.budget = Budget(self.limits.process)
+        self.backends = Backends(random.randrange)
+        self.counters = ServerCounters()
+        self._dial_timeout = dial_timeout
+        self._loop = asyncio.get_running_loop()
+
+    def dial(
+        self, frontend: Frontend, *, address: str, protocol: str = "tcp", dial_id: int | None = None
+    ) -> ServerTunnel | None:
+        """Start a dial. None: it failed at once, and the frontend was told."""
+        backend = self.backends.choose()
+        if backend is None:
+            self.counters.dial_failures[Failure.NO_AGENT] += 1
+            log.warning("No agent for a dial", address=address)
+            frontend.refused(Refusal(Failure.NO_AGENT, NO_AGENT))
+            return None
+        watch = Watch(self.counters, self._loop)
+        tunnel = ServerTunnel(
+            frontend,
+            backend,
+            random=random.getrandbits(63) if dial_id is None else dial_id,
+            protocol=protocol,
+            address=address,
+            watcher=watch,
+            limits=self.limits,
+        )
+        watch.dialing(tunnel, self._dial_timeout)
+        backend.dial(tunnel)
+        return tunnel
+
+
+class Watch:
+    """Follows one tunnel: its dial's time limit, its counts, its log lines."""
+
+    __slots__ = ("_counters", "_loop", "_since", "_timer")
+
+    def __init__(self, counters: ServerCounters, loop: asyncio.AbstractEventLoop) -> None:
+        self._counters = counters
+        self._loop = loop
+        self._since = loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def dialing(self, tunnel: ServerTunnel, limit: float) -> None:
+        """The dial begins, and may take `limit` seconds."""
+        self._counters.pending_dials += 1
+        self._timer = self._loop.call_later(limit, tunnel.give_up, Failure.TIMEOUT, TIMED_OUT)
+
+    def dialed(self, tunnel: ServerTunnel, failure: Failure | None, text: str) -> None:
+        """The dial ended: with success where `failure` is None."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        counters = self._counters
+        counters.pending_dials -= 1
+        if failure is None:
+            now = self._loop.time()
+            counters.dial_seconds.observe(now - self._since)
+            self._since = now
+            counters.established += 1
+            log.v(5, "Tunnel opened", address=tunnel.address, connectionID=tunnel.connect_id)
+            return
+        counters.dial_failures[failure] += 1
+        log.v(
+            2,
+            "Dial failed",
+            address=tunnel.address,
+            reason=failure.value,
+            error=text,
+            agentID=tunnel.backend.agent_id,
+        )
+
+    def ended(self, tunnel: ServerTunnel, error: str) -> None:
+        """An established tunnel is over."""
+        counters = self._counters
+        counters.established -= 1
+        reason = tunnel.reason.value if tunnel.reason else "?"
+        counters.tunnels_ended[reason] += 1
+        log.v(
+            2 if error else 5,
+            "Tunnel ended",
+            address=tunnel.address,
+            connectionID=tunnel.connect_id,
+            reason=reason,
+            seconds=round(self._loop.time() - self._since, 3),
+            error=error,
+        )

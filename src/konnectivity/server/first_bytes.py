@@ -1,0 +1,95 @@
+"""Holds an endpoint's first bytes until the frontend has surely read that the tunnel is open.
+
+kube-apiserver's HTTP-CONNECT client fails when even one byte arrives together with the 200, and
+konnectivity-client drops DATA that follows DIAL_RSP at once (W3, W4; spec/wire-protocol 9.2, 9.4).
+Neither needs more than a few milliseconds, and neither needs any once the frontend itself has sent
+something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+import termios
+from collections.abc import Callable
+from typing import Final
+
+PAUSE: Final = 0.005
+"""Seconds between the answer and the first byte; upstream's client lost none at two."""
+LONGEST: Final = 1.0
+"""Seconds after which the bytes go out whatever the socket says."""
+
+
+class FirstBytes:
+    """Between a tunnel's answer and its frontend. `release` writes what was held."""
+
+    __slots__ = ("_held", "_loop", "_release", "_since", "_sock", "_timer", "open")
+
+    def __init__(
+        self, release: Callable[[bytes], None], *, sock: socket.socket | None = None
+    ) -> None:
+        self.open = False
+        """Bytes may pass at once."""
+        self._release = release
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._since = self._loop.time()
+        self._held: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def answered(self) -> None:
+        """The frontend was just told that the tunnel is open."""
+        self._since = self._loop.time()
+
+    def hold(self, data: bytes) -> None:
+        """Keep `data`, and see to it that it goes out soon."""
+        self._held.append(data)
+        if self._timer is None:
+            due = max(0.0, self._since + PAUSE - self._loop.time())
+            self._timer = self._loop.call_later(due, self._try_release)
+
+    @property
+    def held(self) -> int:
+        """Bytes held."""
+        return sum(map(len, self._held))
+
+    def _try_release(self) -> None:
+        self._timer = None
+        waited = self._loop.time() - self._since
+        if waited < LONGEST and _unread(self._sock):
+            self._timer = self._loop.call_later(PAUSE, self._try_release)
+        else:
+            self.let_pass()
+
+    def let_pass(self) -> None:
+        """The frontend spoke, or time is up: write what is held, and hold no more."""
+        self.open = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        held, self._held = self._held, []
+        if held:
+            self._release(b"".join(held))
+
+    def drop(self) -> None:
+        """The frontend is gone."""
+        self.open = True
+        self._held = []
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _unread(sock: socket.socket | None) -> bool:
+    """Whether the peer of a Unix socket has yet to read what was written to it.
+
+    For TCP the kernel knows only what the other kernel has, which says nothing.
+    """
+    if sock is None or sock.family != socket.AF_UNIX:
+        return False
+    try:
+        unread = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    except OSError:
+        return False
+    return int.from_bytes(unread, "little", signed=True) > 0

@@ -1,0 +1,212 @@
+"""Frontend mode `grpc`: one `Proxy` call is one tunnel (spec/wire-protocol 6.4).
+
+A call may use only the connectID its own dial got (W15) and dial only once (W17). The call stays
+open after the tunnel until the frontend ends it, as upstream's clients expect.
+"""
+
+from __future__ import annotations
+
+from konnectivity.errors import RpcError
+from konnectivity.net.grpc import Call
+from konnectivity.observe import logs
+from konnectivity.server.exchange import Exchange
+from konnectivity.server.first_bytes import FirstBytes
+from konnectivity.tunnel.reason import Reason, Refusal
+from konnectivity.tunnel.server import ServerTunnel, State
+from konnectivity.wire import grpc, packet
+from konnectivity.wire.events import Headers
+from konnectivity.wire.grpc import Oversized
+from konnectivity.wire.packet import Packet
+
+log = logs.get(__name__)
+
+MISMATCH = "mismatched connection IDs"
+
+
+class GrpcFrontend:
+    """One `Proxy` call. It is the call's handler and the tunnel's `Frontend`."""
+
+    __slots__ = ("_call", "_dial_id", "_exchange", "_first", "_prefix", "_tunnel")
+
+    def __init__(self, call: Call, exchange: Exchange) -> None:
+        self._call = call
+        self._exchange = exchange
+        self._tunnel: ServerTunnel | None = None
+        self._dial_id: int | None = None
+        self._prefix = b""
+        self._first: FirstBytes | None = None
+        exchange.counters.open_calls["Proxy"] += 1
+        call.respond()
+
+    # CallHandler (net/grpc.py)
+
+    def headers(self, headers: Headers) -> None:
+        """Not for servers."""
+
+    def message(self, message: memoryview | Oversized) -> None:
+        """One packet of the frontend."""
+        if isinstance(message, Oversized):
+            self._oversized(message)
+            return
+        hot = packet.peek_data(message)
+        if hot is not None:
+            connect_id, start = hot
+            self._data(connect_id, bytes(message[start:]))
+            return
+        item = packet.decode(message)
+        match item.type:
+            case packet.DATA:
+                self._data(item.connect_id, item.data)
+            case packet.DIAL_REQ:
+                self._dial(item)
+            case packet.CLOSE_REQ:
+                self._close(item.connect_id)
+            case packet.DIAL_CLS:
+                self._cancel(item.random)
+            case _:
+                pass  # upstream ignores what a frontend has no business to send
+
+    def writable(self) -> None:
+        """The frontend took what waited."""
+        if self._tunnel is not None:
+            self._tunnel.caught_up()
+
+    def half_closed(self) -> None:
+        """The frontend is done: a full tear-down, not a half-close of the tunnel (6.4)."""
+        self._leave()
+        self._call.finish()
+
+    def ended(self, error: RpcError | None) -> None:
+        """The call is over."""
+        self._exchange.counters.open_calls["Proxy"] -= 1
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._first is not None:
+            self._first.drop()
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.leave()
+
+    # Packets
+
+    def _dial(self, item: Packet) -> None:
+        if self._dial_id is not None:
+            text = "this stream has dialed already; open another stream for another tunnel"
+            self._send(Packet(packet.DIAL_RSP, random=item.random, error=text))
+            return
+        self._dial_id = item.random
+        self._tunnel = self._exchange.dial(
+            self, address=item.address, protocol=item.protocol, dial_id=item.random
+        )
+
+    def _data(self, connect_id: int, data: bytes) -> None:
+        tunnel = self._tunnel
+        if tunnel is None:
+            if self._dial_id is None:
+                self._send_closed(connect_id, "backend not initialized")
+        elif connect_id != tunnel.connect_id or not connect_id:
+            if connect_id:
+                self._mismatch(tunnel, connect_id)
+        elif data:
+            if self._first is not None and not self._first.open:
+                self._first.let_pass()
+            tunnel.send(data)
+
+    def _mismatch(self, tunnel: ServerTunnel, connect_id: int) -> None:
+        """Upstream closes both ids; ours closes only the one that this call owns (W15)."""
+        log.warning(
+            "Frontend used a foreign connectID",
+            connectionID=connect_id,
+            own=tunnel.connect_id,
+            address=tunnel.address,
+        )
+        self._send_closed(connect_id, MISMATCH)
+        if tunnel.state is State.DIALING:
+            self._tunnel = None
+            tunnel.leave(Reason.VIOLATION)
+        else:
+            tunnel.fail(Reason.VIOLATION, MISMATCH)
+
+    def _close(self, connect_id: int) -> None:
+        tunnel = self._tunnel
+        if self._dial_id is None:
+            self._send_closed(connect_id, "backend uninitialized")
+        elif tunnel is None or tunnel.state is State.CLOSED:
+            lost = tunnel is not None and tunnel.reason is Reason.AGENT_LOST
+            if lost and tunnel is not None and connect_id == tunnel.connect_id:
+                self._send_closed(connect_id, "CLOSE_REQ to backend failed")
+        elif connect_id != tunnel.connect_id:
+            self._mismatch(tunnel, connect_id)
+        else:
+            tunnel.close()
+
+    def _cancel(self, dial_id: int) -> None:
+        tunnel = self._tunnel
+        if tunnel is not None and tunnel.random == dial_id and tunnel.state is State.DIALING:
+            self._tunnel = None
+            tunnel.leave()
+
+    def _oversized(self, message: Oversized) -> None:
+        """End this tunnel with a clear error; other calls of the connection go on (W13)."""
+        text = f"a packet of {message.size} bytes, the limit is {grpc.MAX_MESSAGE}"
+        log.warning("Frontend sent an oversized packet", bytes=message.size)
+        self._leave()
+        self._call.finish(grpc.RESOURCE_EXHAUSTED, text)
+
+    # Frontend (tunnel/server.py)
+
+    @property
+    def slow(self) -> bool:
+        """Whether packets pile up in front of the frontend."""
+        return self._call.full
+
+    @property
+    def unsent(self) -> int:
+        """Bytes the frontend has not taken."""
+        return self._call.unsent + (self._first.held if self._first is not None else 0)
+
+    def opened(self, connect_id: int) -> None:
+        """Tell the frontend; hold the endpoint's first bytes a moment (W4)."""
+        self._prefix = packet.data_prefix(connect_id)
+        self._send(Packet(packet.DIAL_RSP, random=self._dial_id or 0, connect_id=connect_id))
+        self._first = FirstBytes(self._write)
+
+    def write(self, data: bytes) -> None:
+        """Bytes of the endpoint."""
+        first = self._first
+        if first is None or first.open:
+            self._write(data)
+        else:
+            first.hold(data)
+
+    def _write(self, data: bytes) -> None:
+        self._call.send(packet.data_head(self._prefix, len(data)) + data)
+
+    def refused(self, refusal: Refusal) -> None:
+        """DIAL_RSP with the error, or the agent's DIAL_CLS passed on."""
+        if refusal.by_packet:
+            self._send(Packet(packet.DIAL_CLS, random=self._dial_id or 0))
+        else:
+            self._send(Packet(packet.DIAL_RSP, random=self._dial_id or 0, error=refusal.text))
+
+    def closed(self, reason: Reason, error: str) -> None:
+        """CLOSE_RSP behind all bytes."""
+        if self._first is not None:
+            self._first.let_pass()
+        if self._tunnel is not None:
+            self._send_closed(self._tunnel.connect_id, error)
+
+    def pause_reading(self) -> None:
+        """Withhold the call's flow-control credit."""
+        self._call.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Give it back."""
+        self._call.resume_reading()
+
+    def _send(self, item: Packet) -> None:
+        self._call.send(grpc.message(packet.encode(item)))
+
+    def _send_closed(self, connect_id: int, error: str) -> None:
+        self._send(Packet(packet.CLOSE_RSP, connect_id=connect_id, error=error))

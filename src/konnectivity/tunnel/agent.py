@@ -1,0 +1,169 @@
+"""One proxied connection as the agent sees it: a server there, an endpoint here.
+
+    DIALING --connected--> OPEN --close/endpoint_closed--> CLOSED
+       +---failed/cancel---------------------------------------^
+
+Closing never throws away what the frontend sent: the endpoint's socket is flushed first (W1).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Protocol
+
+from konnectivity.tunnel.carrier import AgentCarrier
+from konnectivity.tunnel.intake import Intake, Sink
+from konnectivity.tunnel.outbox import Lane
+from konnectivity.tunnel.reason import Reason
+
+
+class State(Enum):
+    """Where a tunnel is in its life."""
+
+    DIALING = "dialing"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Endpoint(Sink, Protocol):
+    """A connected target, as the shell offers it."""
+
+    def pause_reading(self) -> None:
+        """Stop taking bytes from the endpoint's socket: the kernel pushes back on it."""
+
+    def resume_reading(self) -> None:
+        """Go on."""
+
+    def finish(self) -> None:
+        """Write out all that waits, within a time limit, then close."""
+
+    def abort(self) -> None:
+        """Close now, with a reset where bytes are lost."""
+
+
+class Dialing(Protocol):
+    """A dial under way in the shell."""
+
+    def cancel(self) -> object:
+        """Stop it; nothing is reported any more."""
+
+
+class AgentTunnel:
+    """One tunnel. `dialing` is set by the shell while the endpoint is being reached."""
+
+    __slots__ = (
+        "address",
+        "carrier",
+        "connect_id",
+        "dialing",
+        "endpoint",
+        "intake",
+        "lane",
+        "protocol",
+        "random",
+        "reason",
+        "state",
+    )
+
+    def __init__(
+        self, carrier: AgentCarrier, *, connect_id: int, random: int, protocol: str, address: str
+    ) -> None:
+        self.carrier = carrier
+        self.connect_id = connect_id
+        self.random = random
+        self.protocol = protocol
+        self.address = address
+        self.state = State.DIALING
+        self.reason: Reason | None = None
+        self.dialing: Dialing | None = None
+        self.endpoint: Endpoint | None = None
+        self.intake: Intake | None = None
+        self.lane: Lane | None = None
+
+    # From the shell
+
+    def connected(self, endpoint: Endpoint) -> bool:
+        """The endpoint answered. False when nobody wants it any more: close it."""
+        self.dialing = None
+        if self.state is not State.DIALING:
+            return False
+        self.state = State.OPEN
+        self.endpoint = endpoint
+        self.carrier.opened(self)
+        return True
+
+    def failed(self, text: str) -> None:
+        """The endpoint could not be reached."""
+        self.dialing = None
+        if self.state is State.DIALING:
+            self.state = State.CLOSED
+            self.reason = Reason.DIAL_FAILED
+            self.carrier.refused(self, text)
+
+    def endpoint_data(self, data: bytes) -> None:
+        """Bytes from the endpoint, not empty."""
+        if (
+            self.state is State.OPEN
+            and not self.carrier.send(self, data)
+            and self.endpoint is not None
+        ):
+            self.endpoint.pause_reading()
+
+    def endpoint_closed(self, reason: Reason) -> None:
+        """The endpoint ended (`ENDPOINT_CLOSE`) or broke (`ENDPOINT_RESET`)."""
+        endpoint = self.endpoint
+        if self._close(reason):
+            self.carrier.ended(self, reason)
+            if endpoint is not None:
+                endpoint.finish()
+
+    def caught_up(self) -> None:
+        """The endpoint's socket has room again."""
+        if self.intake is not None:
+            self.intake.caught_up()
+
+    # From the carrier
+
+    def received(self, data: bytes) -> None:
+        """Bytes for the endpoint; one that is too slow loses this tunnel, alone (W7)."""
+        if self.state is State.OPEN and self.intake is not None and not self.intake.take(data):
+            self.fail(Reason.OVERFLOW)
+
+    def fail(self, reason: Reason) -> None:
+        """End an open tunnel from this side and tell both ends."""
+        endpoint = self.endpoint
+        if self._close(reason):
+            self.carrier.ended(self, reason)
+            if endpoint is not None:
+                endpoint.abort()
+
+    def close(self) -> None:
+        """The frontend is done: flush, answer, close."""
+        endpoint = self.endpoint
+        if self._close(Reason.FRONTEND_CLOSE):
+            self.carrier.ended(self, Reason.FRONTEND_CLOSE)
+            if endpoint is not None:
+                endpoint.finish()
+
+    def lost(self, reason: Reason = Reason.AGENT_LOST) -> None:
+        """The server is gone; nobody is left to tell."""
+        endpoint = self.endpoint
+        dialing, self.dialing = self.dialing, None
+        self._close(reason)
+        if dialing is not None:
+            dialing.cancel()
+        if endpoint is not None:
+            endpoint.finish()
+
+    def resume(self) -> None:
+        """The way to the server has room again."""
+        if self.state is State.OPEN and self.endpoint is not None:
+            self.endpoint.resume_reading()
+
+    def _close(self, reason: Reason) -> bool:
+        was_open = self.state is State.OPEN
+        self.state = State.CLOSED
+        self.reason = self.reason or reason
+        if self.intake is not None:
+            self.intake.release()
+        return was_open

@@ -1,0 +1,53 @@
+"""The small interface behind which tunnels travel between server and agent.
+
+The packet carrier (`server_packets.py`, `agent_packets.py`) puts all tunnels on one gRPC stream,
+as upstream does. Another carrier implements the same few calls; frontends and endpoints do not
+notice which one they have.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from konnectivity.tunnel.agent import AgentTunnel
+    from konnectivity.tunnel.reason import Reason
+    from konnectivity.tunnel.server import ServerTunnel
+
+
+class Backend(Protocol):
+    """One agent as the server reaches it. Answers arrive as calls on the tunnel."""
+
+    agent_id: str
+    draining: bool
+
+    def dial(self, tunnel: ServerTunnel) -> None:
+        """Ask the agent to connect; `tunnel.opened` or `tunnel.refused` follows."""
+
+    def cancel(self, tunnel: ServerTunnel) -> None:
+        """Nobody waits for this dial any more."""
+
+    def send(self, tunnel: ServerTunnel, data: bytes) -> bool:
+        """Send bytes to the endpoint; False: pause until `tunnel.resume`."""
+
+    def close(self, tunnel: ServerTunnel) -> None:
+        """Close an open tunnel behind the data sent so far; `tunnel.ended` follows."""
+
+    def abandon(self, tunnel: ServerTunnel) -> None:
+        """As `close`, but nobody waits for `tunnel.ended`."""
+
+
+class AgentCarrier(Protocol):
+    """One server as the agent reaches it."""
+
+    def opened(self, tunnel: AgentTunnel) -> None:
+        """The endpoint answered."""
+
+    def refused(self, tunnel: AgentTunnel, text: str) -> None:
+        """The endpoint could not be reached; `text` in Go's wording."""
+
+    def send(self, tunnel: AgentTunnel, data: bytes) -> bool:
+        """Send bytes to the frontend; False: pause until `tunnel.resume`."""
+
+    def ended(self, tunnel: AgentTunnel, reason: Reason) -> None:
+        """The tunnel is over on this side; tell the server behind all data."""

@@ -1,0 +1,1 @@
+"""The inner ring: bytes to events and back. No IO, no clock, no randomness."""

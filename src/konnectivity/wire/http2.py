@@ -1,0 +1,321 @@
+"""HTTP/2 for gRPC, both roles: bytes in, events out; calls in, bytes out (RFC 9113).
+
+Narrow on purpose: no push, no priorities, no upgrade. It reads no clock (`now` is an argument) and
+touches no socket. The peer's bytes never raise: a broken stream becomes `StreamReset`, a broken
+connection `ConnectionEnded`, each with the frame that tells the peer already queued. After every
+call, write what `data_to_send` returns.
+
+Receiving lives in `receiving.py`, so that each file holds one direction.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from hpack import Encoder
+
+from konnectivity.errors import ConnectionFault, StreamFault
+from konnectivity.wire import frames
+from konnectivity.wire.events import Event, Headers
+from konnectivity.wire.limits import Bucket, Http2Limits
+from konnectivity.wire.receiving import Receiver
+from konnectivity.wire.stream import Stream
+from konnectivity.wire.windows import ReceiveWindow
+
+FULL = 128 << 10
+"""Backlog of one stream, in bytes, at which `send_data` asks its caller to pause."""
+ROOMY = 32 << 10
+"""Backlog at which that caller may go on."""
+
+
+class Connection:
+    """One HTTP/2 connection. `client` is the role; ids and limits follow from it."""
+
+    def __init__(self, *, client: bool, limits: Http2Limits | None = None) -> None:
+        self.limits = limits or Http2Limits()
+        self.client = client
+        self.streams: dict[int, Stream] = {}
+        self.closed = False
+        """A fault ended the connection; input is ignored, GOAWAY is queued."""
+        self.peer_going_away = False
+        self.send_window = frames.DEFAULT_WINDOW
+        self.peer_initial_window = frames.DEFAULT_WINDOW
+        self.peer_max_frame_size = frames.DEFAULT_FRAME_SIZE
+        self.peer_max_streams = frames.MAX_STREAM_ID
+        self.receive_window = ReceiveWindow(self.limits.connection_window)
+        self.content_sent = False
+        """HEADERS or DATA went out since the peer's last PING (ping policy of gRPC)."""
+        self.resets = Bucket(self.limits.resets_burst, self.limits.resets_per_second)
+        self.going_away = False
+        """We sent GOAWAY: new streams of the peer are refused."""
+        self._encoder = Encoder()
+        self._receiver = Receiver(self)
+        self._last_accepted = frames.MAX_STREAM_ID
+        self._next_id = 1
+        self._control: list[bytes | memoryview] = []
+        self.control_backlog = 0
+        """Bytes of control frames queued and not yet taken by `data_to_send`."""
+        self._ready: deque[Stream] = deque()
+        self._writable: list[int] = []
+        self._start()
+
+    def _start(self) -> None:
+        limits = self.limits
+        settings = {
+            frames.INITIAL_WINDOW_SIZE: limits.stream_window,
+            frames.MAX_FRAME_SIZE: limits.max_frame_size,
+            frames.MAX_HEADER_LIST_SIZE: limits.max_header_list,
+        }
+        if self.client:
+            settings[frames.ENABLE_PUSH] = 0
+            self._control.append(frames.PREFACE)
+        else:
+            settings[frames.MAX_CONCURRENT_STREAMS] = limits.max_streams
+        self._control.append(frames.settings_frame(settings))
+        surplus = limits.connection_window - frames.DEFAULT_WINDOW
+        if surplus:
+            self._control.append(frames.window_update_frame(0, surplus))
+
+    # Receiving
+
+    def receive_data(self, data: bytes, now: float) -> list[Event]:
+        """Take bytes from the peer; what happened, in order. `now` in seconds, for rate limits."""
+        if self.closed:
+            return []
+        return self._receiver.receive(data, now)
+
+    def consume(self, stream_id: int, size: int) -> None:
+        """Give a stream `size` bytes of credit back, once their content is dealt with (6.9).
+
+        The connection's credit went back on arrival, as grpc-go does it: a stream that is paused
+        must not pause the others.
+        """
+        stream = self.streams.get(stream_id)
+        if stream is not None and not stream.remote_closed:
+            increment = stream.receive_window.consume(size)
+            if increment:
+                self.queue(frames.window_update_frame(stream_id, increment))
+
+    # Sending
+
+    def open_stream(self, headers: Headers, *, end_stream: bool = False) -> int:
+        """Start a request (client role) and return its stream id.
+
+        Raises:
+            ConnectionFault: the peer is going away or allows no more streams, or ids ran out.
+        """
+        if self.closed or self.peer_going_away:
+            raise ConnectionFault(frames.REFUSED_STREAM, "the connection takes no new streams")
+        if len(self.streams) >= self.peer_max_streams:
+            raise ConnectionFault(
+                frames.REFUSED_STREAM, f"the peer allows {self.peer_max_streams} streams at once"
+            )
+        if self._next_id > frames.MAX_STREAM_ID:
+            raise ConnectionFault(frames.NO_ERROR, "the connection has used up its stream ids")
+        stream_id, self._next_id = self._next_id, self._next_id + 2
+        self.add_stream(stream_id)
+        self.send_headers(stream_id, headers, end_stream=end_stream)
+        return stream_id
+
+    def add_stream(self, stream_id: int) -> Stream:
+        """Enter a new stream into the table, with the windows of this moment."""
+        stream = Stream(
+            stream_id,
+            send_window=self.peer_initial_window,
+            receive_window=self.limits.stream_window,
+        )
+        if not self._receiver.settings_acknowledged:
+            stream.receive_window.allow(frames.DEFAULT_WINDOW)
+        self.streams[stream_id] = stream
+        return stream
+
+    def forget_stream(self, stream_id: int) -> Stream | None:
+        """Take a reset stream out of the table, with all that it had waiting."""
+        stream = self.streams.pop(stream_id, None)
+        if stream is not None:
+            if stream.queued:
+                self._ready.remove(stream)
+            stream.drop()
+        return stream
+
+    def send_headers(self, stream_id: int, headers: Headers, *, end_stream: bool = False) -> None:
+        """Send a request or response head, at once: heads do not wait for credit.
+
+        Raises:
+            StreamFault: the stream is closed.
+        """
+        stream = self._open_half(stream_id)
+        self.queue(self._headers(stream, headers, end_stream=end_stream))
+
+    def _headers(self, stream: Stream, headers: Headers, *, end_stream: bool) -> bytes:
+        # Encoded at the moment of queueing: HPACK wants encoding order = sending order.
+        block = self._encoder.encode(headers)
+        self.content_sent = True
+        head = frames.headers_frames(
+            stream.id, block, end_stream=end_stream, max_size=self.peer_max_frame_size
+        )
+        if end_stream:
+            self._close_local(stream)
+            if not self.client and not stream.remote_closed:
+                # The answer is whole; what is left of the request is not wanted (8.1).
+                stream.remote_closed = True
+                self.streams.pop(stream.id, None)
+                head += frames.reset_frame(stream.id, frames.NO_ERROR)
+        return head
+
+    def send_data(self, stream_id: int, data: bytes) -> bool:
+        """Queue content, not empty; it leaves with `data_to_send` as credit allows.
+
+        Returns False when the stream's backlog is `FULL`: pause the source until the id comes out
+        of `take_writable`.
+
+        Raises:
+            StreamFault: the stream is closed in this direction.
+        """
+        stream = self._open_half(stream_id)
+        stream.push(data)
+        self.make_ready(stream)
+        if stream.backlog < FULL:
+            return True
+        stream.reported_full = True
+        return False
+
+    def end_stream(self, stream_id: int, trailers: Headers | None = None) -> None:
+        """End our half behind all queued data, with trailers if given.
+
+        Raises:
+            StreamFault: the stream is closed in this direction.
+        """
+        stream = self._open_half(stream_id)
+        stream.ending = True
+        stream.trailers = trailers
+        if not stream.backlog:
+            self.queue(self._end_local(stream))
+
+    def reset_stream(self, stream_id: int, code: int) -> None:
+        """Abort a stream in both directions; a stream that is gone is left alone."""
+        if self.forget_stream(stream_id) is not None:
+            self.queue(frames.reset_frame(stream_id, code))
+
+    def ping(self, opaque: bytes) -> None:
+        """Ask the peer for a sign of life; `opaque` (eight bytes) comes back in the answer."""
+        self.queue(frames.ping_frame(opaque))
+
+    def go_away(self, code: int, debug: bytes = b"") -> None:
+        """Announce the end: new streams of the peer are refused, the older ones go on.
+
+        With an error code, nothing follows: close the transport once this is written.
+        """
+        self.going_away = True
+        # A later GOAWAY may not take back what an earlier one said (6.8).
+        self._last_accepted = min(self._last_accepted, self._receiver.highest_id)
+        self.queue(frames.goaway_frame(self._last_accepted, code, debug))
+        if code != frames.NO_ERROR:
+            self.closed = True
+
+    def queue(self, frame: bytes) -> None:
+        """Queue a control frame ahead of all data."""
+        self._control.append(frame)
+        self.control_backlog += len(frame)
+
+    def data_to_send(self, limit: int = 1 << 30) -> bytes:
+        """The bytes to write now: control frames first, then streams in turn, a frame each.
+
+        About `limit` bytes at most; the rest stays queued. Empty when nothing may be sent.
+        """
+        out: list[bytes | memoryview] = list(self._control)
+        self._control.clear()
+        self.control_backlog = 0
+        if self.closed:
+            self._ready.clear()  # nothing follows the GOAWAY
+        room = limit
+        while self._ready and self.send_window > 0 and room > 0:
+            stream = self._ready.popleft()
+            stream.queued = False
+            size = min(stream.backlog, stream.send_window, self.send_window)
+            size = min(size, self.peer_max_frame_size)
+            if size > 0:
+                self._frame_data(stream, size, out)
+                room -= size
+            if stream.backlog:
+                self.make_ready(stream)
+            elif stream.ending:
+                out.append(self._end_local(stream))
+        return b"".join(out)
+
+    def _frame_data(self, stream: Stream, size: int, out: list[bytes | memoryview]) -> None:
+        last = stream.ending and stream.trailers is None and size == stream.backlog
+        flags = frames.END_STREAM if last else 0
+        out.append(frames.frame_header(frames.DATA, flags, stream.id, size))
+        out += stream.pull(size)
+        stream.send_window -= size
+        self.send_window -= size
+        self.content_sent = True
+        if last:
+            self._close_local(stream)
+        if stream.reported_full and stream.backlog <= ROOMY:
+            stream.reported_full = False
+            self._writable.append(stream.id)
+
+    def _end_local(self, stream: Stream) -> bytes:
+        if stream.trailers is not None:
+            return self._headers(stream, stream.trailers, end_stream=True)
+        self._close_local(stream)
+        return frames.frame_header(frames.DATA, frames.END_STREAM, stream.id, 0)
+
+    def take_writable(self) -> list[int]:
+        """The streams that were full and have room again since the last call."""
+        if not self._writable:
+            return []
+        writable, self._writable = self._writable, []
+        return writable
+
+    @property
+    def wants_to_send(self) -> bool:
+        """Whether `data_to_send` may return something."""
+        return bool(self._control) or (bool(self._ready) and self.send_window > 0)
+
+    # State shared with the receiver
+
+    def ever_opened(self, stream_id: int) -> bool:
+        """Whether the id was in use once: frames may still arrive for it (5.1, closed)."""
+        opened = self._next_id - 1 if self.client else self._receiver.highest_id
+        return stream_id % 2 == 1 and stream_id <= opened
+
+    def apply_initial_window(self, size: int) -> None:
+        """Adjust every stream to the peer's new SETTINGS_INITIAL_WINDOW_SIZE (6.9.2)."""
+        delta, self.peer_initial_window = size - self.peer_initial_window, size
+        for stream in self.streams.values():
+            stream.send_window += delta
+            if stream.send_window > frames.MAX_WINDOW:
+                raise ConnectionFault(
+                    frames.FLOW_CONTROL_ERROR, "SETTINGS made a window larger than 2^31-1"
+                )
+            self.make_ready(stream)
+
+    def apply_header_table_size(self, size: int) -> None:
+        """Obey the peer's limit on our HPACK table; only ever shrink it.
+
+        hpack would forget to announce a size that is set twice, and collect without bound what a
+        peer that changes its mind makes it announce.
+        """
+        if size < self._encoder.header_table_size:
+            self._encoder.header_table_size = size
+
+    def make_ready(self, stream: Stream) -> None:
+        """Let a stream's waiting data go, where it has credit."""
+        if stream.backlog and stream.send_window > 0 and not stream.queued:
+            stream.queued = True
+            self._ready.append(stream)
+
+    def _open_half(self, stream_id: int) -> Stream:
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.local_closed or stream.ending:
+            raise StreamFault(stream_id, frames.STREAM_CLOSED, f"stream {stream_id} is closed")
+        return stream
+
+    def _close_local(self, stream: Stream) -> None:
+        stream.local_closed = True
+        stream.ending = False
+        if stream.remote_closed:
+            self.streams.pop(stream.id, None)

@@ -1,0 +1,315 @@
+"""Konnectivity's `Packet`: encode, decode, and a quick look into DATA.
+
+The schema is frozen upstream (`konnectivity-client/proto/client/client.proto`): seven kinds, one
+level of nesting. Receivers go by `type`, not by which payload is set; a payload that is missing
+counts as an empty one (W18). Unknown fields are skipped, unknown types survive as numbers.
+
+Between two peers of our own one more kind may travel, `CREDIT` (see `docs/credit.md`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from konnectivity.errors import PacketError
+
+DIAL_REQ: Final = 0
+DIAL_RSP: Final = 1
+CLOSE_REQ: Final = 2
+CLOSE_RSP: Final = 3
+DATA: Final = 4
+DIAL_CLS: Final = 5
+DRAIN: Final = 6
+# Ours alone, far from the numbers upstream would use next; every stock receiver ignores it.
+CREDIT: Final = 64
+
+NAMES: Final = {
+    DIAL_REQ: "DIAL_REQ",
+    DIAL_RSP: "DIAL_RSP",
+    CLOSE_REQ: "CLOSE_REQ",
+    CLOSE_RSP: "CLOSE_RSP",
+    DATA: "DATA",
+    DIAL_CLS: "DIAL_CLS",
+    DRAIN: "DRAIN",
+    CREDIT: "CREDIT",
+}
+
+_VARINT: Final = 0
+_FIXED64: Final = 1
+_BYTES: Final = 2
+_FIXED32: Final = 5
+_MAX_FIELD: Final = 2**29 - 1
+
+# The field of `Packet` that carries the payload of a type.
+_PAYLOAD_FIELD: Final = {
+    DIAL_REQ: 2,
+    DIAL_RSP: 3,
+    DATA: 4,
+    CLOSE_REQ: 5,
+    CLOSE_RSP: 6,
+    DIAL_CLS: 7,
+    DRAIN: 8,
+    CREDIT: 64,
+}
+
+
+@dataclass(slots=True)
+class Packet:
+    """One packet of any kind; fields that its kind does not have keep their defaults.
+
+    `random` names a dial and `connect_id` a tunnel, both int64; `size` is the number of bytes a
+    CREDIT returns.
+    """
+
+    type: int
+    random: int = 0
+    connect_id: int = 0
+    error: str = ""
+    protocol: str = ""
+    address: str = ""
+    data: bytes = b""
+    size: int = 0
+
+    @property
+    def name(self) -> str:
+        """The kind as metrics and logs show it; an unknown kind is its number."""
+        return NAMES.get(self.type, str(self.type))
+
+
+def varint(value: int) -> bytes:
+    """`value` as a base-128 varint; negative values as int64, in ten bytes."""
+    if 0 <= value < 0x80:
+        return bytes((value,))
+    value &= 0xFFFF_FFFF_FFFF_FFFF
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def read_varint(buffer: bytes | memoryview, at: int) -> tuple[int, int]:
+    """The varint at `at` and the position behind it.
+
+    Raises:
+        PacketError: it is cut off, or longer than 64 bits.
+    """
+    result = shift = 0
+    end = len(buffer)
+    while at < end:
+        byte = buffer[at]
+        at += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80 and result < 1 << 64:
+            return result, at
+        shift += 7
+        if shift > 63:
+            raise PacketError("a varint is longer than 64 bits")
+    raise PacketError("the packet ends inside a varint")
+
+
+def _number(field: int, value: int) -> bytes:
+    """A varint field; proto3 leaves zero out."""
+    return varint(field << 3 | _VARINT) + varint(value) if value else b""
+
+
+def _length_delimited(field: int, value: bytes) -> bytes:
+    return varint(field << 3 | _BYTES) + varint(len(value)) + value
+
+
+def _text(field: int, value: str) -> bytes:
+    return _length_delimited(field, value.encode("utf-8", "replace")) if value else b""
+
+
+def _payload(packet: Packet) -> bytes:
+    match packet.type:
+        case 0:  # DIAL_REQ
+            return _text(1, packet.protocol) + _text(2, packet.address) + _number(3, packet.random)
+        case 1:  # DIAL_RSP
+            return (
+                _text(1, packet.error) + _number(2, packet.connect_id) + _number(3, packet.random)
+            )
+        case 2:  # CLOSE_REQ
+            return _number(1, packet.connect_id)
+        case 3:  # CLOSE_RSP
+            return _text(1, packet.error) + _number(2, packet.connect_id)
+        case 4:  # DATA
+            data = _length_delimited(3, packet.data) if packet.data else b""
+            return _number(1, packet.connect_id) + _text(2, packet.error) + data
+        case 5:  # DIAL_CLS
+            return _number(1, packet.random)
+        case 64:  # CREDIT
+            return _number(1, packet.connect_id) + _number(2, packet.size)
+    return b""
+
+
+def encode(packet: Packet) -> bytes:
+    """`packet` as the bytes of a protobuf message.
+
+    Raises:
+        PacketError: the type is none that has a payload to encode.
+    """
+    field = _PAYLOAD_FIELD.get(packet.type)
+    if field is None:
+        raise PacketError(f"cannot encode packet type {packet.type}")
+    return _number(1, packet.type) + _length_delimited(field, _payload(packet))
+
+
+def _fields(message: bytes | memoryview) -> list[tuple[int, int | bytes]]:
+    """The fields of a message in order: number, and an integer or bytes as they came.
+
+    Fixed-width fields are skipped: the schema has none.
+    """
+    out: list[tuple[int, int | bytes]] = []
+    at, end = 0, len(message)
+    while at < end:
+        key, at = read_varint(message, at)
+        field, kind = key >> 3, key & 7
+        if not 0 < field <= _MAX_FIELD:
+            raise PacketError(f"field number {field}")
+        if kind == _VARINT:
+            value, at = read_varint(message, at)
+            out.append((field, value))
+        elif kind == _BYTES:
+            size, at = read_varint(message, at)
+            if size > end - at:
+                raise PacketError(f"field {field} says {size} bytes, {end - at} are left")
+            out.append((field, bytes(message[at : at + size])))
+            at += size
+        elif kind in (_FIXED64, _FIXED32):
+            at += 8 if kind == _FIXED64 else 4
+            if at > end:
+                raise PacketError(f"field {field} is cut off")
+        else:
+            raise PacketError(f"field {field} has wire type {kind}")
+    return out
+
+
+def _signed(value: int, bits: int = 64) -> int:
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if value >> bits - 1 else value
+
+
+def _string(value: bytes) -> str:
+    # proto3 strings are UTF-8; a peer that sends other bytes gets them marked, not an error.
+    return value.decode("utf-8", "replace")
+
+
+def decode(message: bytes | memoryview) -> Packet:
+    """The packet in `message`.
+
+    A known field of another wire type counts as unknown, as in every protobuf library.
+
+    Raises:
+        PacketError: the bytes are no protobuf message.
+    """
+    fields = _fields(message)
+    packet = Packet(DIAL_REQ)
+    for field, value in fields:
+        if field == 1 and isinstance(value, int):
+            packet.type = _signed(value, 32)  # enums are int32
+    wanted = _PAYLOAD_FIELD.get(packet.type)
+    for field, value in fields:
+        if field == wanted and isinstance(value, bytes):
+            _read_payload(packet, value)
+    return packet
+
+
+def _read_payload(packet: Packet, payload: bytes) -> None:
+    for field, value in _fields(payload):
+        if isinstance(value, int):
+            match packet.type, field:
+                case (0, 3) | (1, 3) | (5, 1):
+                    packet.random = _signed(value)
+                case (1, 2) | (2, 1) | (3, 2) | (4, 1) | (64, 1):
+                    packet.connect_id = _signed(value)
+                case (64, 2):
+                    packet.size = value
+        else:
+            match packet.type, field:
+                case (0, 1):
+                    packet.protocol = _string(value)
+                case (0, 2):
+                    packet.address = _string(value)
+                case (1, 1) | (3, 1) | (4, 2):
+                    packet.error = _string(value)
+                case (4, 3):
+                    packet.data = value
+
+
+def peek_data(message: bytes | memoryview) -> tuple[int, int] | None:
+    """Tunnel and payload of a DATA packet in the form every peer sends: (connect_id, start).
+
+    The payload is `message[start:]`, never empty. None means: not DATA, or not in that form; use
+    `decode`. No bytes raise. This is the hot path of bulk transfers: no object is made for a
+    packet, and the varints of lengths are read in place, up to the three bytes that 2 MiB need.
+    """
+    try:
+        # type = 4, then field 4, the payload, whose length must be that of all the rest.
+        if message[0] != 0x08 or message[1] != 0x04 or message[2] != 0x22:
+            return None
+        inner, at = message[3], 4
+        if inner > 0x7F:
+            inner += (message[4] << 7) - 0x80
+            at = 5
+            if inner > 0x3FFF:
+                inner += (message[5] << 14) - 0x4000
+                at = 6
+        if inner != len(message) - at or inner > 0x1F_FFFF or message[at] != 0x08:
+            return None
+        at += 1
+        connect_id = shift = 0
+        while (byte := message[at]) > 0x7F:
+            if shift > 42:
+                return None
+            connect_id |= (byte & 0x7F) << shift
+            shift += 7
+            at += 1
+        connect_id |= byte << shift
+        if message[at + 1] != 0x1A:
+            return None
+        size, at = message[at + 2], at + 3
+        if size > 0x7F:
+            size += (message[at] << 7) - 0x80
+            at += 1
+            if size > 0x3FFF:
+                size += (message[at] << 14) - 0x4000
+                at += 1
+    except IndexError:
+        return None
+    return (connect_id, at) if 0 < size == len(message) - at else None
+
+
+def peek_tunnel(head: bytes) -> int | None:
+    """The tunnel of a DATA packet of which only the first bytes are there, or None."""
+    try:
+        key, at = read_varint(head, 0)
+        kind, at = read_varint(head, at)
+        outer, at = read_varint(head, at)
+        _, at = read_varint(head, at)
+        inner, at = read_varint(head, at)
+        connect_id, at = read_varint(head, at)
+    except PacketError:
+        return None
+    if (key, kind, outer, inner) != (0x08, DATA, 0x22, 0x08):
+        return None
+    return connect_id
+
+
+def data_prefix(connect_id: int) -> bytes:
+    """The constant middle of a tunnel's DATA packets, for `data_head`."""
+    return b"\x08" + varint(connect_id) + b"\x1a"
+
+
+def data_head(prefix: bytes, size: int) -> bytes:
+    """All bytes of a DATA packet before its payload of `size` > 0 bytes, gRPC prefix included.
+
+    `prefix` is `data_prefix(connect_id)`. The gRPC prefix (flag byte, four bytes of length) is
+    put here, not in `grpc.py`, so that a packet costs one concatenation.
+    """
+    length = varint(size)
+    inner = len(prefix) + len(length) + size
+    head = b"\x08\x04\x22" + varint(inner) + prefix + length
+    return b"\x00" + (len(head) + size).to_bytes(4, "big") + head

@@ -1,0 +1,104 @@
+"""A certificate authority for tests, with its files on disk."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+NOW = datetime.datetime.now(datetime.UTC)
+DAY = datetime.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Identity:
+    cert: str
+    key: str
+
+
+class Authority:
+    """Issues certificates into `folder`; `bundle` is the CA's own file."""
+
+    def __init__(self, folder: Path, name: str = "ca") -> None:
+        self._folder = folder / name
+        self._folder.mkdir()
+        self._numbers = itertools.count(1)
+        self._ca = trustme.CA(organization_name="konnectivity tests")
+        self.bundle = str(self._folder / "ca.crt")
+        self._ca.cert_pem.write_to_path(self.bundle)
+
+    def issue(self, *names: str, **options: object) -> Identity:
+        """A certificate for names and IP addresses; options are those of `trustme.CA`."""
+        leaf = self._ca.issue_cert(*names, **options)
+        chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
+        return self._write(chain, leaf.private_key_pem.bytes())
+
+    def expired(self, *names: str) -> Identity:
+        return self.issue(*names, not_before=NOW - 9 * DAY, not_after=NOW - DAY)
+
+    def future(self, *names: str) -> Identity:
+        return self.issue(*names, not_before=NOW + DAY, not_after=NOW + 9 * DAY)
+
+    def intermediate(self) -> tuple[str, Identity]:
+        """The file of a CA below this one, and a certificate for localhost that it issued."""
+        child = self._ca.create_child_ca()
+        path = self._folder / "intermediate.crt"
+        child.cert_pem.write_to_path(str(path))
+        leaf = child.issue_cert("localhost")
+        return str(path), self._write(leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes())
+
+    def issue_odd(
+        self,
+        *,
+        common_name: str = "odd",
+        names: tuple[str, ...] = (),
+        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+        forged: bool = False,
+    ) -> Identity:
+        """What trustme does not make: no alternative names, one use only, a forged signature."""
+        issuer = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
+        ca_key = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
+            .issuer_name(issuer.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW - DAY)
+            .not_valid_after(NOW + DAY)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        )
+        if names:
+            alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+            builder = builder.add_extension(alternatives, critical=False)
+        signer = ec.generate_private_key(ec.SECP256R1()) if forged else ca_key
+        cert = builder.sign(signer, hashes.SHA256())  # type: ignore[arg-type]
+        return self._write(cert.public_bytes(serialization.Encoding.PEM), private_pem(key))
+
+    def _write(self, cert: bytes, key: bytes) -> Identity:
+        number = next(self._numbers)
+        made = Identity(str(self._folder / f"{number}.crt"), str(self._folder / f"{number}.key"))
+        Path(made.cert).write_bytes(cert)
+        Path(made.key).write_bytes(key)
+        return made
+
+
+def private_pem(
+    key: ec.EllipticCurvePrivateKey, *, legacy: bool = False, secret: str = ""
+) -> bytes:
+    form = serialization.PrivateFormat
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        form.TraditionalOpenSSL if legacy else form.PKCS8,
+        serialization.BestAvailableEncryption(secret.encode())
+        if secret
+        else serialization.NoEncryption(),
+    )
