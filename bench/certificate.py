@@ -34,8 +34,10 @@ def issue(directory: Path) -> Certificates:
     )
     files = Certificates(
         directory / "ca.crt",
-        directory / "server.crt", directory / "server.key",
-        directory / "agent.crt", directory / "agent.key",
+        directory / "server.crt",
+        directory / "server.key",
+        directory / "agent.crt",
+        directory / "agent.key",
     )
     files.ca.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
     for name, usage, cert_file, key_file in (

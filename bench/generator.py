@@ -16,7 +16,7 @@ SOURCES = Path(__file__).parent / "load"
 PROGRAM = Path(__file__).parent / "build" / "load"
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread")
 COMPILE_LIMIT = 120.0  # seconds
-RUN_LIMIT = 120.0      # seconds beyond warm-up and measurement; the generator's own limits are less
+RUN_LIMIT = 120.0  # seconds beyond warm-up and measurement; the generator's own limits are less
 
 Report = dict[str, Any]
 

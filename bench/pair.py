@@ -21,13 +21,15 @@ from bench.certificate import Certificates
 from bench.error import BenchError
 
 READY_LIMIT = 30.0  # seconds from start to both processes ready
-STOP_LIMIT = 5.0    # seconds from SIGTERM to SIGKILL
+STOP_LIMIT = 5.0  # seconds from SIGTERM to SIGKILL
 # Upstream takes no port of the ephemeral range (49152 and up), and the kernel hands out its own
 # from 32768.
 PORTS = range(20000, 32000)
 
 Command = tuple[str, ...]
-OURS = {role: (sys.executable, "-m", "konnectivity", role) for role in ("server", "agent")}
+OURS: dict[str, Command] = {
+    role: (sys.executable, "-m", "konnectivity", role) for role in ("server", "agent")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,27 +107,50 @@ def running(spec: PairSpec, mode: str, certificates: Certificates) -> Iterator[P
         agent_port, health, admin, agent_health, agent_admin = free_ports(5)
         uds = directory / "frontend.sock"
         server_log, agent_log = directory / "server.log", directory / "agent.log"
-        server = stack.enter_context(_process((
-            *spec.server,
-            f"--mode={mode}", f"--uds-name={uds}", "--server-port=0",
-            f"--cluster-cert={certificates.server_cert}",
-            f"--cluster-key={certificates.server_key}",
-            f"--cluster-ca-cert={certificates.ca}",
-            "--agent-bind-address=127.0.0.1", f"--agent-port={agent_port}",
-            "--health-bind-address=127.0.0.1", f"--health-port={health}",
-            "--admin-bind-address=127.0.0.1", f"--admin-port={admin}",
-            "--server-id=bench-server", "-v=0", "--logtostderr",
-        ), server_log))
+        server = stack.enter_context(
+            _process(
+                (
+                    *spec.server,
+                    f"--mode={mode}",
+                    f"--uds-name={uds}",
+                    "--server-port=0",
+                    f"--cluster-cert={certificates.server_cert}",
+                    f"--cluster-key={certificates.server_key}",
+                    f"--cluster-ca-cert={certificates.ca}",
+                    "--agent-bind-address=127.0.0.1",
+                    f"--agent-port={agent_port}",
+                    "--health-bind-address=127.0.0.1",
+                    f"--health-port={health}",
+                    "--admin-bind-address=127.0.0.1",
+                    f"--admin-port={admin}",
+                    "--server-id=bench-server",
+                    "-v=0",
+                    "--logtostderr",
+                ),
+                server_log,
+            )
+        )
         _await(f"http://127.0.0.1:{health}/healthz", server, server_log, f"{spec.name} server")
-        agent = stack.enter_context(_process((
-            *spec.agent,
-            f"--ca-cert={certificates.ca}",
-            f"--agent-cert={certificates.agent_cert}", f"--agent-key={certificates.agent_key}",
-            "--proxy-server-host=127.0.0.1", f"--proxy-server-port={agent_port}",
-            "--health-server-host=127.0.0.1", f"--health-server-port={agent_health}",
-            "--admin-bind-address=127.0.0.1", f"--admin-server-port={agent_admin}",
-            "--agent-id=bench-agent", "-v=0", "--logtostderr",
-        ), agent_log))
+        agent = stack.enter_context(
+            _process(
+                (
+                    *spec.agent,
+                    f"--ca-cert={certificates.ca}",
+                    f"--agent-cert={certificates.agent_cert}",
+                    f"--agent-key={certificates.agent_key}",
+                    "--proxy-server-host=127.0.0.1",
+                    f"--proxy-server-port={agent_port}",
+                    "--health-server-host=127.0.0.1",
+                    f"--health-server-port={agent_health}",
+                    "--admin-bind-address=127.0.0.1",
+                    f"--admin-server-port={agent_admin}",
+                    "--agent-id=bench-agent",
+                    "-v=0",
+                    "--logtostderr",
+                ),
+                agent_log,
+            )
+        )
         _await(f"http://127.0.0.1:{agent_health}/readyz", agent, agent_log, f"{spec.name} agent")
         _await(f"http://127.0.0.1:{health}/readyz", server, server_log, f"{spec.name} server")
         yield Pair(spec.name, uds, server.pid, agent.pid)

@@ -82,33 +82,53 @@ def _memory(label: str, *keys: str, is_goal: bool = True) -> Figure:
 
 
 ROWS = (
-    Row("rest", (), (
-        _memory("at rest, both, RSS", "server_rss", "agent_rss"),
-        _memory("at rest, both, PSS", "server_pss", "agent_pss", is_goal=False),
-    )),
-    Row("idle", (f"--idles={IDLE_TUNNELS}",), (
-        _memory(f"{IDLE_TUNNELS} idle tunnels, server RSS", "server_rss"),
-        _memory(f"{IDLE_TUNNELS} idle tunnels, agent RSS", "agent_rss"),
-        _memory(f"{IDLE_TUNNELS} idle tunnels, server PSS", "server_pss", is_goal=False),
-        _memory(f"{IDLE_TUNNELS} idle tunnels, agent PSS", "agent_pss", is_goal=False),
-    )),
+    Row(
+        "rest",
+        (),
+        (
+            _memory("at rest, both, RSS", "server_rss", "agent_rss"),
+            _memory("at rest, both, PSS", "server_pss", "agent_pss", is_goal=False),
+        ),
+    ),
+    Row(
+        "idle",
+        (f"--idles={IDLE_TUNNELS}",),
+        (
+            _memory(f"{IDLE_TUNNELS} idle tunnels, server RSS", "server_rss"),
+            _memory(f"{IDLE_TUNNELS} idle tunnels, agent RSS", "agent_rss"),
+            _memory(f"{IDLE_TUNNELS} idle tunnels, server PSS", "server_pss", is_goal=False),
+            _memory(f"{IDLE_TUNNELS} idle tunnels, agent PSS", "agent_pss", is_goal=False),
+        ),
+    ),
     _bulk("download", 1),
     _bulk("download", 8),
     _bulk("upload", 1),
     _bulk("upload", 8),
-    Row("echo-1", ("--echoes=1",), (
-        _latency("echo 64 B, 1 tunnel,", "p50", is_goal=True),
-        _latency("echo 64 B, 1 tunnel,", "p99", is_goal=False),
-    )),
-    Row("echo-64", ("--echoes=64",), (
-        Figure("echo 64 B, 64 tunnels", "/s", _rate("echoes")),
-        _latency("echo 64 B, 64 tunnels,", "p99", is_goal=False),
-    )),
+    Row(
+        "echo-1",
+        ("--echoes=1",),
+        (
+            _latency("echo 64 B, 1 tunnel,", "p50", is_goal=True),
+            _latency("echo 64 B, 1 tunnel,", "p99", is_goal=False),
+        ),
+    ),
+    Row(
+        "echo-64",
+        ("--echoes=64",),
+        (
+            Figure("echo 64 B, 64 tunnels", "/s", _rate("echoes")),
+            _latency("echo 64 B, 64 tunnels,", "p99", is_goal=False),
+        ),
+    ),
     Row("dial-1", ("--dialers=1",), (Figure("dial+close, sequential", "/s", _rate("dials")),)),
     Row("dial-32", ("--dialers=32",), (Figure("dial+close, 32 parallel", "/s", _rate("dials")),)),
-    Row("busy", ("--downloads=8", "--echoes=1"), (
-        _latency("echo under 8 downloads,", "p50", is_goal=False),
-        _latency("echo under 8 downloads,", "p99", is_goal=True),
-        Figure("those 8 downloads", "MB/s", _rate("download_bytes", 1e6), is_goal=False),
-    )),
+    Row(
+        "busy",
+        ("--downloads=8", "--echoes=1"),
+        (
+            _latency("echo under 8 downloads,", "p50", is_goal=False),
+            _latency("echo under 8 downloads,", "p99", is_goal=True),
+            Figure("those 8 downloads", "MB/s", _rate("download_bytes", 1e6), is_goal=False),
+        ),
+    ),
 )

@@ -83,9 +83,7 @@ def run(plan: Plan, tell: Callable[[str], None]) -> list[Taken]:
                             tell(f"round {number + 1}/{plan.rounds}, {mode}, {row.name}, {name}")
                             values = _sample(plan, program, mode, row, pair)
                             errors, error = int(values.pop("errors")), values.pop("first_error")
-                            taken.append(
-                                Taken(mode, row.name, name, number, values, errors, error)
-                            )
+                            taken.append(Taken(mode, row.name, name, number, values, errors, error))
     return taken
 
 
@@ -117,8 +115,10 @@ def _read_memory(pair: Pair, into: dict[str, float]) -> None:
 
 def _raise_file_limit(plan: Plan) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES and any(
-        row.name == "idle" for row in plan.rows
+    if (
+        hard != resource.RLIM_INFINITY
+        and hard < OPEN_FILES
+        and any(row.name == "idle" for row in plan.rows)
     ):
         raise BenchError(
             f"row idle needs {OPEN_FILES} open files and the hard limit is {hard}: "

@@ -35,7 +35,7 @@ bool pattern_matches(uint64_t offset, const uint8_t *data, size_t size);
 /* histogram.c: durations in nanoseconds, within 1 % */
 struct histogram { uint64_t count; uint32_t buckets[4608]; };
 void histogram_add(struct histogram *, uint64_t nanoseconds);
-double histogram_percentile(const struct histogram *, double fraction); /* microseconds; 0 if empty */
+double histogram_percentile(const struct histogram *, double fraction); /* us; 0 if empty */
 
 /* endpoint.c */
 struct endpoint_counts { uint64_t accepted, open, sunk, corrupt; };

@@ -5,6 +5,8 @@
 #include "load.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -26,8 +28,9 @@ static size_t raw_send(struct tunnel *t, const uint8_t *data, size_t size) {
 static void direct_start(struct tunnel *t, const char *address) {
     /* Closed by RST, so that dials do not use up the ports: each would linger in TIME_WAIT. */
     setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
-    if (address)
-        tunnel_opened(t);
+    setsockopt(t->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    (void)address;
+    tunnel_opened(t);
 }
 
 static void connect_start(struct tunnel *t, const char *address) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -92,9 +93,8 @@ async def test_a_refusal_says_what_and_why(
     path: Path, answer: bytes, close: bool, text: str, reason: str
 ) -> None:
     async with frontend(path, answer, close=close) as (proxy, _):
-        with pytest.raises(DialError, match=".") as refusal:
+        with pytest.raises(DialError, match=re.escape(text)) as refusal:
             await dial(proxy, "node:1")
-    assert text in str(refusal.value)
     assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert refusal.value.reason == reason

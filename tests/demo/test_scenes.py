@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import ssl
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,9 @@ import pytest
 from konnectivity.demo import scenes
 from konnectivity.demo.certificates import Authority
 from konnectivity.demo.cluster import KubeletRequest
-from konnectivity.demo.https import HttpsError, Stream
+from konnectivity.demo.https import HttpsError
 from konnectivity.demo.payload import BULK, CHUNK, Payload
-from konnectivity.demo.scenes import SCENES, Scene, SceneError
+from konnectivity.demo.scenes import SCENES, Dial, Scene, SceneError
 
 from .conftest import RunningNode, dial_directly
 
@@ -51,6 +53,31 @@ class Forgetful(KubeletRequest):
         super()._receive_bulk()
 
 
+@contextlib.asynccontextmanager
+async def cut_after(limit: int, port: int) -> AsyncIterator[Dial]:
+    """A dial to `port` whose stream ends in the middle, after `limit` bytes both ways together."""
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kubelet_reader, kubelet_writer = await asyncio.open_connection("127.0.0.1", port)
+        passed = 0
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            nonlocal passed
+            while passed < limit and (data := await source.read(4096)):
+                passed += len(data)
+                sink.write(data)
+                await sink.drain()
+            writer.transport.abort()
+            kubelet_writer.transport.abort()
+
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(pump(reader, kubelet_writer), pump(kubelet_reader, writer))
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        relay_port = server.sockets[0].getsockname()[1]
+        yield lambda _: dial_directly(f"127.0.0.1:{relay_port}")
+
+
 def ignore(_: float) -> None:
     """Progress that nobody looks at."""
 
@@ -72,19 +99,23 @@ async def test_a_scene_fails_on_wrong_content(running_node: RunningNode, scene: 
         await scene(running_node.kubelet, ignore)
 
 
-@pytest.mark.parametrize("scene", SCENES.values(), ids=list(SCENES))
+@pytest.mark.parametrize(
+    ("what", "limit"),
+    [
+        ("page from kubelet", 1000),  # in the handshake
+        ("log stream", 3500),
+        ("two-way exchange", 10_000),
+        ("download", 50_000_000),
+        ("upload", 50_000_000),
+    ],
+)
 async def test_a_scene_fails_when_the_stream_is_cut(
-    running_node: RunningNode, scene: Scene
+    running_node: RunningNode, what: str, limit: int
 ) -> None:
-    async def dial_and_cut(address: str) -> Stream:
-        reader, writer = await dial_directly(address)
-        asyncio.get_running_loop().call_later(0.05, writer.transport.abort)
-        return reader, writer
-
-    kubelet = dataclasses.replace(running_node.kubelet, dial=dial_and_cut)
-    with pytest.raises((OSError, HttpsError)):
-        for _ in range(100):  # the short scenes may be faster than the cut
-            await scene(kubelet, ignore)
+    async with cut_after(limit, running_node.kubelet.port) as dial:
+        kubelet = dataclasses.replace(running_node.kubelet, dial=dial)
+        with pytest.raises((OSError, HttpsError)):
+            await SCENES[what](kubelet, ignore)
 
 
 async def test_bulk_is_a_hundred_megabytes_each_way(running_node: RunningNode) -> None:

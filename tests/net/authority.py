@@ -10,7 +10,7 @@ from pathlib import Path
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -45,6 +45,18 @@ class Authority:
 
     def future(self, *names: str) -> Identity:
         return self.issue(*names, not_before=NOW + DAY, not_after=NOW + 9 * DAY)
+
+    def issue_rsa(self) -> Identity:
+        """A certificate for localhost with an RSA key."""
+        return self.issue("localhost", key_type=trustme.KeyType.RSA)
+
+    def issue_weak(self) -> Identity:
+        """A self-signed certificate with a key that no library accepts any more."""
+        key = rsa.generate_private_key(65537, 1024)  # noqa: S505 - it is meant to be refused
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "weak")])
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW - DAY, NOW + DAY)
+        cert = builder.sign(key, hashes.SHA256())
+        return self._write(cert.public_bytes(serialization.Encoding.PEM), private_pem(key))
 
     def intermediate(self) -> tuple[str, Identity]:
         """The file of a CA below this one, and a certificate for localhost that it issued."""
@@ -92,13 +104,11 @@ class Authority:
 
 
 def private_pem(
-    key: ec.EllipticCurvePrivateKey, *, legacy: bool = False, secret: str = ""
+    key: ec.EllipticCurvePrivateKey, *, legacy: bool = False, phrase: bytes = b""
 ) -> bytes:
     form = serialization.PrivateFormat
     return key.private_bytes(
         serialization.Encoding.PEM,
         form.TraditionalOpenSSL if legacy else form.PKCS8,
-        serialization.BestAvailableEncryption(secret.encode())
-        if secret
-        else serialization.NoEncryption(),
+        serialization.BestAvailableEncryption(phrase) if phrase else serialization.NoEncryption(),
     )

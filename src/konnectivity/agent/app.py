@@ -13,7 +13,7 @@ from konnectivity.agent.counters import AgentCounters
 from konnectivity.agent.link import LinkOptions
 from konnectivity.agent.options import AgentOptions
 from konnectivity.net import bind, tls
-from konnectivity.net.h2 import H2Options
+from konnectivity.net.h2 import H2Options, H2Settings
 from konnectivity.net.loop import Signals
 from konnectivity.net.loop import run as run_loop
 from konnectivity.observe import logs
@@ -47,9 +47,11 @@ class Agent:
                 agent_id=options.agent_id,
                 identifiers=options.agent_identifiers,
                 token_path=options.service_account_token_path,
-                h2=H2Options(
-                    limits=SERVER_LIMITS,
-                    keepalive=max(options.keepalive_time, SHORTEST_KEEPALIVE),
+                h2=H2Settings(
+                    H2Options(
+                        limits=SERVER_LIMITS,
+                        keepalive=max(options.keepalive_time, SHORTEST_KEEPALIVE),
+                    )
                 ),
                 limits=TunnelLimits(),
             ),

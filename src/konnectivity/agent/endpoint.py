@@ -13,6 +13,7 @@ from typing import Final, cast
 from konnectivity.agent.counters import AgentCounters
 from konnectivity.errors import DialError
 from konnectivity.net.connect import dial_endpoint
+from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.observe import logs
 from konnectivity.tunnel.agent import AgentTunnel
 from konnectivity.tunnel.reason import Reason
@@ -21,23 +22,25 @@ log = logs.get(__name__)
 
 FLUSH_LIMIT: Final = 30.0
 """Seconds a closed tunnel's last bytes may take to reach a slow endpoint."""
-LINGER: Final = 1.0
+LINGER: Final = 0.5
 """Seconds between our end of the stream and the close, for an endpoint that does not close."""
-LINGER_CHECK: Final = 0.25
 WRITE_HIGH: Final = 256 << 10
 
 
 class EndpointSocket(asyncio.Protocol):
     """One connected endpoint: the `Endpoint` of one `AgentTunnel`."""
 
-    def __init__(self, tunnel: AgentTunnel, sockets: set[EndpointSocket]) -> None:
+    def __init__(
+        self, tunnel: AgentTunnel, sockets: set[EndpointSocket], lingers: Deadlines
+    ) -> None:
         self.slow = False
         self._tunnel: AgentTunnel | None = tunnel
         self._sockets = sockets
-        self._loop = asyncio.get_running_loop()
+        self._lingers = lingers
+        self._flushed = False
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline = 0.0
+        self._timer: Deadline | None = None
+        self._checks = 0
 
     # From the transport
 
@@ -112,20 +115,20 @@ class EndpointSocket(asyncio.Protocol):
         self.resume_reading()
         if transport.can_write_eof():
             transport.write_eof()
-        self._deadline = self._loop.time() + FLUSH_LIMIT
-        self._timer = self._loop.call_later(LINGER_CHECK, self._linger, None)
+        self._timer = self._lingers.start(self._linger)
 
-    def _linger(self, flushed_at: float | None) -> None:
-        now = self._loop.time()
-        if flushed_at is None and not self.unsent:
-            flushed_at = now
-        if flushed_at is not None and now >= flushed_at + LINGER - LINGER_CHECK:
+    def _linger(self) -> None:
+        """Close one interval after the flush; give up after `FLUSH_LIMIT`."""
+        self._checks += 1
+        if self._flushed:
             self._close()
-        elif now >= self._deadline:
+            return
+        self._flushed = not self.unsent
+        if not self._flushed and self._checks * LINGER >= FLUSH_LIMIT:
             log.warning("Endpoint did not take its last bytes", bytes=self.unsent)
             self.abort()
         else:
-            self._timer = self._loop.call_later(LINGER_CHECK, self._linger, flushed_at)
+            self._timer = self._lingers.start(self._linger)
 
     def _close(self) -> None:
         if self._transport is not None:
@@ -146,6 +149,7 @@ class Endpoints:
         self._loop = asyncio.get_running_loop()
         self._dials: set[asyncio.Task[None]] = set()
         self._sockets: set[EndpointSocket] = set()
+        self._lingers = Deadlines(LINGER)
 
     def dial(self, tunnel: AgentTunnel) -> None:
         """Reach the tunnel's address; the tunnel is told of the outcome."""
@@ -160,7 +164,7 @@ class Endpoints:
             sock = await dial_endpoint(tunnel.protocol, tunnel.address)
             # From here the protocol owns the socket and tells the tunnel.
             await self._loop.create_connection(
-                lambda: EndpointSocket(tunnel, self._sockets), sock=sock
+                lambda: EndpointSocket(tunnel, self._sockets, self._lingers), sock=sock
             )
         except DialError as error:
             self._counters.dial_failures[error.reason] += 1
@@ -178,5 +182,6 @@ class Endpoints:
             task.cancel()
         if self._dials:
             await asyncio.gather(*self._dials, return_exceptions=True)
+        self._lingers.close()
         for sock in list(self._sockets):
             sock.abort()

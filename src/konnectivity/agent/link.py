@@ -16,7 +16,7 @@ from konnectivity.errors import LinkError, RpcError
 from konnectivity.net import handshake
 from konnectivity.net.connect import connect_server
 from konnectivity.net.grpc import Call
-from konnectivity.net.h2 import H2Options, H2Protocol
+from konnectivity.net.h2 import H2Protocol, H2Settings
 from konnectivity.observe import logs
 from konnectivity.tunnel.agent_packets import EndpointDialer, PacketLink
 from konnectivity.tunnel.budget import Budget, TunnelLimits
@@ -42,7 +42,7 @@ class LinkOptions:
     agent_id: str
     identifiers: str
     token_path: str
-    h2: H2Options
+    h2: H2Settings
     limits: TunnelLimits
 
 
@@ -92,7 +92,7 @@ class ServerLink:
         sock = await connect_server(options.host, options.port)
         try:
             _, self._h2 = await handshake.secure(
-                lambda: H2Protocol(self, client=True, options=options.h2),
+                lambda: H2Protocol(self, client=True, settings=options.h2),
                 sock,
                 context,
                 server_host=options.host,

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from konnectivity.errors import DialError, RpcError
 from konnectivity.net.grpc import Call
-from konnectivity.net.h2 import H2Options, H2Protocol
+from konnectivity.net.h2 import H2Protocol, H2Settings
 from konnectivity.wire import grpc, packet
 from konnectivity.wire.events import Headers
 from konnectivity.wire.grpc import Oversized
@@ -48,7 +48,7 @@ async def open_tunnel(
     loop = asyncio.get_running_loop()
     tunnel = TunnelTransport()
     _, h2 = await loop.create_unix_connection(
-        lambda: H2Protocol(tunnel, client=True, options=H2Options()), uds_path
+        lambda: H2Protocol(tunnel, client=True, settings=H2Settings()), uds_path
     )
     try:
         async with asyncio.timeout(DIAL_LIMIT):

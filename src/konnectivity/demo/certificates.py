@@ -33,14 +33,12 @@ class Authority:
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name("konnectivity demo CA")
-        usage = _key_usage(signs_certificates=True)
-        certificate = (
-            _builder(self._name, self._name, self._key.public_key())
+        builder = (
+            self._builder(self._name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(usage, critical=True)
-            .sign(self._key, hashes.SHA256())
+            .add_extension(_key_usage(signs_certificates=True), critical=True)
         )
-        self.bundle = _write(directory / "ca.crt", _pem(certificate))
+        self.bundle = _write(directory / "ca.crt", self._sign(builder))
 
     def issue_server(self, name: str, hosts: Sequence[str]) -> KeyPair:
         """A certificate to serve with, valid for the names and IP addresses in `hosts`."""
@@ -53,7 +51,7 @@ class Authority:
     def _issue(self, name: str, hosts: Sequence[str], usage: x509.ObjectIdentifier) -> KeyPair:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = (
-            _builder(_name(name), self._name, key.public_key())
+            self._builder(_name(name), key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -61,31 +59,38 @@ class Authority:
         if hosts:
             names = x509.SubjectAlternativeName([_host(host) for host in hosts])
             builder = builder.add_extension(names, critical=False)
-        certificate = builder.sign(self._key, hashes.SHA256())
         private = key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
         return KeyPair(
-            _write(self._directory / f"{name}.crt", _pem(certificate)),
+            _write(self._directory / f"{name}.crt", self._sign(builder)),
             _write(self._directory / f"{name}.key", private),
         )
 
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey
+    ) -> x509.CertificateBuilder:
+        """What every certificate says; the key identifiers are what RFC 5280 and Python ask for."""
+        now = datetime.datetime.now(datetime.UTC)
+        issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - BACKDATED)
+            .not_valid_after(now + LIFETIME)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(issuer_key, critical=False)
+        )
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
-) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATED)
-        .not_valid_after(now + LIFETIME)
-    )
+    def _sign(self, builder: x509.CertificateBuilder) -> bytes:
+        """The certificate in PEM."""
+        certificate = builder.sign(self._key, hashes.SHA256())
+        return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
@@ -111,10 +116,6 @@ def _host(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _write(path: Path, content: bytes) -> Path:

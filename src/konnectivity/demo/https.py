@@ -7,6 +7,7 @@ below will do.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
@@ -19,6 +20,8 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 T = TypeVar("T")
 
 READ_SIZE: Final = 1 << 18
+CLOSE_TIMEOUT: Final = 1.0
+"""Seconds for the tunnel's other end to answer a close; later is nobody's loss."""
 
 
 class HttpsError(KonnectivityError):
@@ -47,7 +50,7 @@ class HttpsConnection:
         try:
             await connection._step(connection._tls.do_handshake)
         except BaseException:
-            connection.close()
+            await connection.close()
             raise
         return connection
 
@@ -116,9 +119,12 @@ class HttpsConnection:
         """Send bytes; after an upgrade they are the stream's own."""
         await self._step(lambda: self._tls.write(data))
 
-    def close(self) -> None:
-        """Drop the tunnel, whatever is under way."""
+    async def close(self) -> None:
+        """Close the tunnel, whatever is under way in it."""
         self._writer.close()
+        with contextlib.suppress(OSError):  # TimeoutError is one
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._writer.wait_closed()
 
     async def _send(self, event: h11.Event) -> None:
         data = self._http.send(event)

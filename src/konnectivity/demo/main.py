@@ -185,7 +185,7 @@ class Demo:
         files = {}
         for mode in self._args.mode:
             file = directory / f"egress-selector-{mode}.yaml"
-            file.write_text(egress_selector_configuration(mode, stage.socket))
+            file.write_text(egress_selector_configuration(mode, stage.socket_path))
             files[PROTOCOLS[mode]] = str(file)
         return files
 

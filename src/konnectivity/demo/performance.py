@@ -58,7 +58,7 @@ class Performance:
         self._add(await _dial_directly(stage, network, bar), bar)
         tls = ssl.create_default_context(cafile=stage.ca_bundle)
         for mode in self._modes:
-            dial = partial(_DIALS[mode], stage.socket)
+            dial = partial(_DIALS[mode], stage.socket_path)
             kubelet = Kubelet(dial, stage.kubelet_host, stage.kubelet_port, tls)
             for what, scene in SCENES.items():
                 advance = bar.begin(f"{mode}: {what}")

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -56,7 +57,7 @@ class Kubelet:
         try:
             yield connection
         finally:
-            connection.close()
+            await connection.close()
 
 
 @dataclass(slots=True)
@@ -68,18 +69,8 @@ class Measurement:
     duration: float = 0.0
     latencies: list[float] = field(default_factory=list)
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Add the time spent inside to `duration`."""
-        start = time.perf_counter()
-        yield
-        self.duration += time.perf_counter() - start
-
-    @contextlib.contextmanager
-    def step(self) -> Iterator[None]:
-        """Take the time spent inside as one latency, and add it to `duration`."""
-        start = time.perf_counter()
-        yield
+    def end_step(self, start: float) -> None:
+        """Take the time since `start` (of `time.perf_counter`) as the latency of one step."""
         self.latencies.append(time.perf_counter() - start)
         self.duration += self.latencies[-1]
 
@@ -88,10 +79,11 @@ async def fetch_pages(kubelet: Kubelet, advance: Advance) -> Measurement:
     """Fetch the pod list, each time over a tunnel of its own: dial, TLS, request, answer."""
     measured = Measurement(f"{PAGES} tunnels")
     for number in range(PAGES):
-        with measured.step():
-            async with kubelet.connect() as connection:
-                await connection.request("GET", "/pods")
-                page = await connection.read_all()
+        start = time.perf_counter()
+        async with kubelet.connect() as connection:
+            await connection.request("GET", "/pods")
+            page = await connection.read_all()
+            measured.end_step(start)
         measured.size += len(page)
         names = [item["metadata"]["name"] for item in json.loads(page)["items"]]
         if names != [POD]:
@@ -108,14 +100,15 @@ async def follow_log(kubelet: Kubelet, advance: Advance) -> Measurement:
     measured = Measurement(f"{LOG_LINES} lines")
     async with kubelet.connect() as connection:
         await connection.request("GET", f"/containerLogs/{CONTAINER}?follow=true")
-        with measured.running():
-            for number in range(LOG_LINES):
-                line = await connection.read_line()
-                delay = (time.monotonic_ns() - int(line.split()[1])) / 1e9
-                _expect_line(line, number, delay)
-                measured.size += len(line)
-                measured.latencies.append(delay)
-                advance((number + 1) / LOG_LINES)
+        start = time.perf_counter()
+        for number in range(LOG_LINES):
+            line = await connection.read_line()
+            delay = (time.monotonic_ns() - int(line.split()[1])) / 1e9
+            _expect_line(line, number, delay)
+            measured.size += len(line)
+            measured.latencies.append(delay)
+            advance((number + 1) / LOG_LINES)
+        measured.duration = time.perf_counter() - start
     return measured
 
 
@@ -135,9 +128,10 @@ async def exchange_lines(kubelet: Kubelet, advance: Advance) -> Measurement:
         await connection.request("POST", target, fields=upgrade)
         for number in range(EXCHANGES):
             line = b"line %d of the interactive exchange\n" % number
-            with measured.step():
-                await connection.write(line)
-                answer = await connection.read_line()
+            start = time.perf_counter()
+            await connection.write(line)
+            answer = await connection.read_line()
+            measured.end_step(start)
             if answer != line.upper():
                 raise SceneError(f"{line!r} came back as {answer!r}")
             measured.size += len(line) + len(answer)
@@ -152,11 +146,12 @@ async def download(kubelet: Kubelet, advance: Advance) -> Measurement:
         answer = await connection.request("GET", "/bulk")
         fields = dict(answer.headers)
         expected, size = fields[b"x-sha256"].decode(), int(fields[b"content-length"])
-        with measured.running():
-            while data := await connection.read():
-                sha256.update(data)
-                measured.size += len(data)
-                advance(measured.size / size)
+        start = time.perf_counter()
+        while data := await connection.read():
+            sha256.update(data)
+            measured.size += len(data)
+            advance(measured.size / size)
+        measured.duration = time.perf_counter() - start
     if sha256.hexdigest() != expected:
         raise SceneError(f"{size} bytes have the SHA-256 {sha256.hexdigest()}, not {expected}")
     return measured
@@ -175,9 +170,10 @@ async def upload(kubelet: Kubelet, advance: Advance) -> Measurement:
 
     async with kubelet.connect() as connection:
         length = (("Content-Length", str(payload.size)),)
-        with measured.running():
-            await connection.request("POST", "/bulk", fields=length, body=chunks())
-            answer = json.loads(await connection.read_all())
+        start = time.perf_counter()
+        await connection.request("POST", "/bulk", fields=length, body=chunks())
+        answer = json.loads(await connection.read_all())
+        measured.duration = time.perf_counter() - start
     if answer != {"missing": 0, "sha256": expected}:
         raise SceneError(f"the cluster received {answer}, not the SHA-256 {expected}")
     return measured
@@ -195,7 +191,7 @@ async def expect_unreachable(host: str, port: int) -> str:
     except TimeoutError:
         return f"no answer in {SILENCE:g} s"
     except OSError as error:
-        return error.strerror or str(error)
+        return os.strerror(error.errno) if error.errno else str(error)
     writer.close()
     raise SceneError(f"{host}:{port} can be reached directly, so nothing isolates the cluster")
 

@@ -34,7 +34,7 @@ class Ports(NamedTuple):
 class Stage:
     """A running system: the frontend's socket, the kubelet's address and the CA it is known by."""
 
-    socket: str
+    socket_path: str
     kubelet_host: str
     kubelet_port: int
     ca_bundle: Path

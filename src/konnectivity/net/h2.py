@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
 from konnectivity.errors import LinkError, RpcError
+from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.net.grpc import Call, CallHandler
 from konnectivity.wire import events, frames, grpc
 from konnectivity.wire.events import Headers
@@ -48,6 +49,15 @@ class H2Options:
     """Which pings of the peer are tolerated (server role)."""
 
 
+class H2Settings:
+    """What the connections of one listener or program share: options, and the clocks for them."""
+
+    def __init__(self, options: H2Options | None = None) -> None:
+        self.options = options or H2Options()
+        self.handshakes = Deadlines(self.options.handshake)
+        self.silences = Deadlines(self.options.keepalive)
+
+
 class Owner(Protocol):
     """Who the connection belongs to; it hears of new calls and of the end."""
 
@@ -64,8 +74,8 @@ class Owner(Protocol):
 class H2Protocol(asyncio.Protocol):
     """One HTTP/2 connection on the event loop."""
 
-    def __init__(self, owner: Owner, *, client: bool, options: H2Options | None = None) -> None:
-        self.options = options or H2Options()
+    def __init__(self, owner: Owner, *, client: bool, settings: H2Settings) -> None:
+        self.options = settings.options
         self.core = Connection(client=client, limits=self.options.limits)
         self.calls: dict[int, Call] = {}
         self.peer = "?"
@@ -76,13 +86,14 @@ class H2Protocol(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done with the peer's first SETTINGS; raises `LinkError` if the connection ends before."""
+        self._settings = settings
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._flush_due = False
         self._cause = ""
         self._judge = PingJudge(self.options.policy) if self.options.policy else None
         self._keepalive: Keepalive | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | Deadline | None = None
         self._closing: asyncio.TimerHandle | None = None
 
     # From the transport
@@ -93,7 +104,7 @@ class H2Protocol(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_HIGH // 4)
         self.peer = _peer_name(self.transport)
         _keep_kernel_short(self.transport)
-        self._timer = self._loop.call_later(self.options.handshake, self._handshake_expired)
+        self._timer = self._settings.handshakes.start(self._handshake_expired)
         self._owner.connection_started(self)
         self.flush()
 
@@ -155,7 +166,7 @@ class H2Protocol(asyncio.Protocol):
             case events.StreamReset(stream_id, code, by_peer, message):
                 self._reset(stream_id, code, by_peer=by_peer, message=message)
             case events.SettingsReceived():
-                self._settings(now)
+                self._settings_received(now)
             case events.PingReceived(after_content):
                 self._pinged(now, after_content=after_content)
             case events.GoAwayReceived(_, code, debug):
@@ -184,14 +195,14 @@ class H2Protocol(asyncio.Protocol):
         cancelled = code in (frames.CANCEL, frames.NO_ERROR)
         call.stream_ended(RpcError(grpc.CANCELLED if cancelled else grpc.INTERNAL, text))
 
-    def _settings(self, now: float) -> None:
+    def _settings_received(self, now: float) -> None:
         if self.ready.done():
             return
         self.ready.set_result(None)
         if self._timer is not None:
             self._timer.cancel()
         self._keepalive = Keepalive(interval=self.options.keepalive, now=now)
-        self._check_keepalive()
+        self._timer = self._settings.silences.start(self._check_keepalive)
 
     def _pinged(self, now: float, *, after_content: bool) -> None:
         if self._judge is not None and not self._judge.tolerates(

@@ -137,7 +137,7 @@ def _set_alpn(context: Context, protocols: Sequence[str], insist: bool) -> None:
 
 def _load_identity(context: Context, cert: str, key: str) -> None:
     """Load a certificate, leaf first, and its private key."""
-    _certificates(cert)
+    _certificates("certificate", cert)
     if b"PRIVATE KEY-----" not in _read("key", key):
         raise ConfigError(f"key {key}: no PEM block of a private key in it")
 
@@ -157,12 +157,12 @@ def _load_identity(context: Context, cert: str, key: str) -> None:
 
 def _load_trust(context: Context, ca: str) -> None:
     """Trust the certificates of a bundle, each by itself, whether self-signed or not."""
-    for der in _certificates(ca):
+    for der in _certificates("CA bundle", ca):
         context.load_verify_locations(cadata=der)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
 
-def _certificates(path: str) -> list[bytes]:
+def _certificates(what: str, path: str) -> list[bytes]:
     """The certificates of a PEM file in DER.
 
     Raises:
@@ -171,18 +171,16 @@ def _certificates(path: str) -> list[bytes]:
     Source: the rules of Go's `AppendCertsFromPEM`; differs, with upstream: a certificate that
     does not parse is an error.
     """
-    found = [
-        der for label, der in pem_blocks(_read("certificate", path)) if label == b"CERTIFICATE"
-    ]
+    found = [der for label, der in pem_blocks(_read(what, path)) if label == b"CERTIFICATE"]
     if not found:
-        raise ConfigError(f"certificate {path}: no PEM block of a certificate in it")
+        raise ConfigError(f"{what} {path}: no PEM block of a certificate in it")
     scratch = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for number, der in enumerate(found, start=1):
         try:
             scratch.load_verify_locations(cadata=der)
         except ssl.SSLError as error:
             which = f"certificate {number} of {len(found)}"
-            raise ConfigError(f"certificate {path}: {which} does not parse") from error
+            raise ConfigError(f"{what} {path}: {which} does not parse") from error
     return found
 
 
@@ -207,6 +205,8 @@ def pem_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _read(what: str, path: str) -> bytes:
+    if not path:
+        raise ConfigError(f"{what}: no file is given")
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:

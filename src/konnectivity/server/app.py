@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from typing import Final, Self
 
 from konnectivity.net import bind, tls
-from konnectivity.net.h2 import H2Options
+from konnectivity.net.h2 import H2Options, H2Settings
 from konnectivity.net.listen import Listener
 from konnectivity.net.loop import Signals
 from konnectivity.net.loop import run as run_loop
@@ -60,20 +60,24 @@ class Server:
         self._frontends = Frontends(
             self.exchange,
             modes=options.modes,
-            h2=H2Options(
-                limits=FRONTEND_LIMITS,
-                keepalive=max(options.frontend_keepalive_time, SHORTEST_KEEPALIVE),
-                policy=FRONTEND_PINGS,
+            h2=H2Settings(
+                H2Options(
+                    limits=FRONTEND_LIMITS,
+                    keepalive=max(options.frontend_keepalive_time, SHORTEST_KEEPALIVE),
+                    policy=FRONTEND_PINGS,
+                )
             ),
         )
         self._agents = Agents(
             self.exchange,
             server_id=options.server_id,
             server_count=options.server_count,
-            h2=H2Options(
-                limits=AGENT_LIMITS,
-                keepalive=max(options.keepalive_time, SHORTEST_KEEPALIVE),
-                policy=AGENT_PINGS,
+            h2=H2Settings(
+                H2Options(
+                    limits=AGENT_LIMITS,
+                    keepalive=max(options.keepalive_time, SHORTEST_KEEPALIVE),
+                    policy=AGENT_PINGS,
+                )
             ),
         )
         self._doors = AsyncExitStack()
@@ -104,7 +108,7 @@ class Server:
 
     async def _start_frontend(self) -> None:
         options = self.options
-        context: Callable[[], ssl.SSLContext | None] = lambda: None  # noqa: E731
+        context: Callable[[], ssl.SSLContext] | None = None
         if options.uds_name:
             sock = bind.unix_socket(
                 options.uds_name, delete_existing=options.delete_existing_uds_file

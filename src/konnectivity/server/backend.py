@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from konnectivity.errors import RpcError
 from konnectivity.net.grpc import Call
-from konnectivity.net.h2 import H2Options, H2Protocol
+from konnectivity.net.h2 import H2Protocol, H2Settings
 from konnectivity.observe import logs
 from konnectivity.server.exchange import Exchange
 from konnectivity.server.unimplemented import unimplemented
@@ -137,7 +137,7 @@ class Agents:
     """Keeps the agents' connections of one server."""
 
     def __init__(
-        self, exchange: Exchange, *, server_id: str, server_count: int, h2: H2Options
+        self, exchange: Exchange, *, server_id: str, server_count: int, h2: H2Settings
     ) -> None:
         self._exchange = exchange
         self._server_id = server_id
@@ -147,7 +147,7 @@ class Agents:
 
     def accept(self) -> H2Protocol:
         """The protocol of a new connection."""
-        return H2Protocol(self, client=False, options=self._h2)
+        return H2Protocol(self, client=False, settings=self._h2)
 
     # Owner (net/h2.py)
 

@@ -10,6 +10,7 @@ import asyncio
 import random
 from typing import Final
 
+from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.observe import logs
 from konnectivity.server.counters import ServerCounters
 from konnectivity.tunnel.budget import Budget, TunnelLimits
@@ -21,7 +22,6 @@ log = logs.get(__name__)
 
 NO_AGENT: Final = "No agent available"
 """kube-apiserver's users know this text; it is upstream's."""
-TIMED_OUT: Final = "timed out waiting for backend dial"
 
 
 class Exchange:
@@ -32,7 +32,7 @@ class Exchange:
         self.budget = Budget(self.limits.process)
         self.backends = Backends(random.randrange)
         self.counters = ServerCounters()
-        self._dial_timeout = dial_timeout
+        self._dials = Deadlines(dial_timeout)
         self._loop = asyncio.get_running_loop()
 
     def dial(
@@ -55,7 +55,7 @@ class Exchange:
             watcher=watch,
             limits=self.limits,
         )
-        watch.dialing(tunnel, self._dial_timeout)
+        watch.dialing(self._dials.start(tunnel.time_out))
         backend.dial(tunnel)
         return tunnel
 
@@ -63,24 +63,24 @@ class Exchange:
 class Watch:
     """Follows one tunnel: its dial's time limit, its counts, its log lines."""
 
-    __slots__ = ("_counters", "_loop", "_since", "_timer")
+    __slots__ = ("_counters", "_limit", "_loop", "_since")
 
     def __init__(self, counters: ServerCounters, loop: asyncio.AbstractEventLoop) -> None:
         self._counters = counters
         self._loop = loop
         self._since = loop.time()
-        self._timer: asyncio.TimerHandle | None = None
+        self._limit: Deadline | None = None
 
-    def dialing(self, tunnel: ServerTunnel, limit: float) -> None:
-        """The dial begins, and may take `limit` seconds."""
+    def dialing(self, limit: Deadline) -> None:
+        """The dial begins."""
         self._counters.pending_dials += 1
-        self._timer = self._loop.call_later(limit, tunnel.give_up, Failure.TIMEOUT, TIMED_OUT)
+        self._limit = limit
 
     def dialed(self, tunnel: ServerTunnel, failure: Failure | None, text: str) -> None:
         """The dial ended: with success where `failure` is None."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
         counters = self._counters
         counters.pending_dials -= 1
         if failure is None:

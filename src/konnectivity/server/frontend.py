@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final, cast
 
+from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.net.grpc import Call
-from konnectivity.net.h2 import H2Options, H2Protocol
+from konnectivity.net.h2 import H2Protocol, H2Settings
 from konnectivity.server.exchange import Exchange
 from konnectivity.server.frontend_connect import HEAD_LIMIT, ConnectFrontend
 from konnectivity.server.frontend_grpc import GrpcFrontend
@@ -25,10 +26,11 @@ ENOUGH: Final = 3
 class Frontends:
     """Makes and keeps the frontend connections of one server."""
 
-    def __init__(self, exchange: Exchange, *, modes: frozenset[str], h2: H2Options) -> None:
+    def __init__(self, exchange: Exchange, *, modes: frozenset[str], h2: H2Settings) -> None:
         self._exchange = exchange
         self._modes = modes
         self._h2 = h2
+        self._heads = Deadlines(HEAD_LIMIT)
         self._grpc: set[H2Protocol] = set()
         self._connect: set[ConnectFrontend] = set()
         self._undecided: set[_Undecided] = set()
@@ -39,15 +41,15 @@ class Frontends:
             return self.accept_grpc()
         if self._modes == {"http-connect"}:
             return self.accept_connect()
-        return _Undecided(self, self._undecided)
+        return _Undecided(self, self._undecided, self._heads)
 
     def accept_grpc(self) -> H2Protocol:
         """A connection that must speak HTTP/2."""
-        return H2Protocol(self, client=False, options=self._h2)
+        return H2Protocol(self, client=False, settings=self._h2)
 
     def accept_connect(self) -> ConnectFrontend:
         """A connection that must speak HTTP/1.1."""
-        return ConnectFrontend(self._exchange, self._connect)
+        return ConnectFrontend(self._exchange, self._connect, self._heads)
 
     # Owner (net/h2.py)
 
@@ -82,6 +84,7 @@ class Frontends:
             connection.close("the server is stopping")
         for client in list(self._connect):
             client.shut_down()
+        self._heads.close()
         for newcomer in list(self._undecided):
             newcomer.shut_down()
 
@@ -89,18 +92,20 @@ class Frontends:
 class _Undecided(asyncio.Protocol):
     """A connection of which too little has been read to know its protocol."""
 
-    def __init__(self, frontends: Frontends, connections: set[_Undecided]) -> None:
+    def __init__(
+        self, frontends: Frontends, connections: set[_Undecided], heads: Deadlines
+    ) -> None:
         self._frontends = frontends
         self._connections = connections
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._heads = heads
+        self._timer: Deadline | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(HEAD_LIMIT, self.shut_down)
+        self._timer = self._heads.start(self.shut_down)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

@@ -10,6 +10,7 @@ import asyncio
 from typing import Final, cast
 
 from konnectivity.errors import Http1Error
+from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.observe import logs
 from konnectivity.server.exchange import Exchange
 from konnectivity.server.first_bytes import FirstBytes
@@ -32,7 +33,9 @@ _REFUSE_METHOD: Final = "this proxy only supports CONNECT passthrough\n"
 class ConnectFrontend(asyncio.Protocol):
     """One client connection. It is the tunnel's `Frontend`."""
 
-    def __init__(self, exchange: Exchange, connections: set[ConnectFrontend]) -> None:
+    def __init__(
+        self, exchange: Exchange, connections: set[ConnectFrontend], heads: Deadlines
+    ) -> None:
         self.slow = False
         self._exchange = exchange
         self._connections = connections
@@ -42,7 +45,8 @@ class ConnectFrontend(asyncio.Protocol):
         self._skip = 0
         self._tunnel: ServerTunnel | None = None
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._heads = heads
+        self._timer: Deadline | None = None
         self._first: FirstBytes | None = None
 
     # From the transport
@@ -53,7 +57,7 @@ class ConnectFrontend(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=WRITE_HIGH)
         self._connections.add(self)
         self._exchange.counters.http_connections += 1
-        self._timer = self._loop.call_later(HEAD_LIMIT, self._head_expired)
+        self._timer = self._heads.start(self._head_expired)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the head, or of the tunnel."""

@@ -137,11 +137,11 @@ class ServerTunnel:
             self.backend.abandon(self)
             self._watcher.ended(self, "")
 
-    def give_up(self, failure: Failure, text: str) -> None:
-        """End a dial from this side: it is out of time."""
+    def time_out(self) -> None:
+        """The dial is out of time; the text is upstream's."""
         if self.state is State.DIALING:
             self.backend.cancel(self)
-            self.refused(Refusal(failure, text))
+            self.refused(Refusal(Failure.TIMEOUT, "timed out waiting for backend dial"))
 
     def caught_up(self) -> None:
         """The frontend's socket has room again."""

@@ -285,6 +285,8 @@ class Connection:
     def apply_initial_window(self, size: int) -> None:
         """Adjust every stream to the peer's new SETTINGS_INITIAL_WINDOW_SIZE (6.9.2)."""
         delta, self.peer_initial_window = size - self.peer_initial_window, size
+        if not delta:
+            return
         for stream in self.streams.values():
             stream.send_window += delta
             if stream.send_window > frames.MAX_WINDOW:

@@ -264,12 +264,11 @@ class Receiver(FrameReader):
 
     def _read_reset(self, flags: int, stream_id: int, payload: memoryview) -> None:
         _expect_size(payload, 4, "RST_STREAM")
-        known = self._connection.forget_stream(stream_id) is not None
-        if not (known and self._connection.client):  # a client opened those itself
-            self._count_reset()
-        if not known:
+        if self._connection.forget_stream(stream_id) is None:
             self._refuse_idle(stream_id, "RST_STREAM")
             return
+        if not self._connection.client:  # what a client opened was no work for nothing
+            self._count_reset()
         code = int.from_bytes(payload, "big")
         self._events.append(StreamReset(stream_id, code, by_peer=True))
 
