@@ -15,6 +15,8 @@ from typing import Any
 import grpc
 import pytest
 from bench.error import BenchError
+from bench.report import Outcome, outcomes
+from bench.run import Taken
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from bench import generator, row
@@ -276,6 +278,40 @@ def test_the_bar_is_above_the_reference_for_http_connect_and_four_fifths_for_grp
     assert not row.is_met("http-connect", 1.0)
     assert row.is_met("grpc", 0.8)
     assert not row.is_met("grpc", 0.79)
+
+
+def taken(pair: str, number: int, errors: int = 0, **values: float) -> Taken:
+    return Taken("grpc", "busy", pair, number, {"seconds": 2.0, **values}, errors, "")
+
+
+def figures_of(samples: list[Taken]) -> dict[str, Outcome]:
+    return {one.figure.label: one for one in outcomes(samples, "grpc", row.chosen("busy"))}
+
+
+def test_a_ratio_above_one_is_better_for_rates_and_for_latencies() -> None:
+    ours = {"download_bytes": 4e6, "echo_p50_us": 50.0, "echo_p99_us": 400.0}
+    theirs = {"download_bytes": 2e6, "echo_p50_us": 100.0, "echo_p99_us": 200.0}
+    figures = figures_of([taken("ours", 0, **ours), taken("ref", 0, **theirs)])
+    assert figures["those 8 downloads"].ratio("ours") == 2.0
+    assert figures["echo under 8 downloads, p50"].ratio("ours") == 2.0
+    assert figures["echo under 8 downloads, p99"].ratio("ours") == 0.5
+
+
+def test_the_ratio_is_the_median_of_the_rounds_and_not_of_the_machine() -> None:
+    samples = [
+        taken(pair, number, download_bytes=speed * pace, echo_p50_us=1, echo_p99_us=1)
+        for number, pace in enumerate((1e6, 8e6, 4e6))
+        for pair, speed in (("ours", 3), ("ref", 2))
+    ]
+    assert figures_of(samples)["those 8 downloads"].ratio("ours") == 1.5
+
+
+def test_a_row_with_errors_has_no_figures() -> None:
+    samples = [taken("ours", 0, errors=1, download_bytes=1e6), taken("ref", 0, download_bytes=1e6)]
+    outcome = figures_of(samples)["those 8 downloads"]
+    assert outcome.median("ours") is None
+    assert outcome.ratio("ours") is None
+    assert outcome.median("ref") == 0.5
 
 
 def test_the_command_writes_its_figures_as_json(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,26 +24,40 @@ TIMEOUT = 55
 
 
 @pytest.fixture
-def scratch(tmp_path: Path) -> Iterator[Path]:
-    """The demo's directory for temporary files, which must be empty in the end."""
-    directory = tmp_path / "t"
-    directory.mkdir()
-    yield directory
-    assert list(directory.iterdir()) == []
-    assert processes_mentioning(directory) == []
+def scratch() -> Iterator[Path]:
+    """The demo's directory for temporary files, which must be empty in the end.
+
+    Its path is short, as a Unix socket's must be; `tmp_path` is not.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        yield directory
+        assert list(directory.iterdir()) == []
+        assert processes_below(directory) == {}
 
 
-def processes_mentioning(directory: Path) -> list[str]:
-    """Command lines of the processes that were started with a file below `directory`."""
-    found = []
+def processes_below(directory: Path) -> dict[int, str]:
+    """Processes that were started with a file below `directory`: id and command line."""
+    found = {}
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
         if str(directory) in command:
-            found.append(command)
+            found[int(file.parent.name)] = command
     return found
+
+
+def wait_for_process(directory: Path, command: str) -> int:
+    """The id of `konnectivity <command>`, once it runs."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        for pid, line in processes_below(directory).items():
+            if f"konnectivity {command} " in line:
+                return pid
+        time.sleep(0.02)
+    raise TimeoutError(command)
 
 
 def start(scratch: Path, *flags: str, **environ: str) -> subprocess.Popen[str]:
@@ -105,8 +120,7 @@ def test_without_namespaces_it_holds_on_loopback_until_ctrl_c(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_takes_everything_down(scratch: Path, number: signal.Signals) -> None:
     with start(scratch) as demo:
-        while not any("agent" in command for command in processes_mentioning(scratch)):
-            time.sleep(0.02)
+        wait_for_process(scratch, "agent")
         demo.send_signal(number)
         stdout, stderr = demo.communicate(timeout=TIMEOUT)
     assert stdout.splitlines()[-1] == f"demo failed: interrupted by {number.name}"
@@ -114,13 +128,26 @@ def test_a_signal_takes_everything_down(scratch: Path, number: signal.Signals) -
     assert demo.returncode == 128 + number
 
 
+def test_an_agent_that_dies_fails_the_demo_by_name(scratch: Path) -> None:
+    with start(scratch, "--mode=http-connect") as demo:
+        pid = wait_for_process(scratch, "agent")
+        assert demo.stderr is not None
+        assert "direct connection" in demo.stderr.readline()
+        os.kill(pid, signal.SIGKILL)
+        stdout, stderr = demo.communicate(timeout=TIMEOUT)
+    assert stdout.splitlines()[-1].startswith("demo failed: the agent ended with signal 9: ")
+    assert "Traceback" not in stderr
+    assert demo.returncode == 1
+
+
 def test_a_server_that_cannot_start_is_heard(tmp_path: Path) -> None:
     long = tmp_path / ("d" * 100)
     long.mkdir()
     with start(long, PATH=without_ip(tmp_path)) as demo:
         stdout, stderr = demo.communicate(timeout=TIMEOUT)
-    assert stdout.splitlines()[-1].startswith("demo failed: the server ended with status 1: ")
-    assert "konnectivity-server.socket" in stdout
+    last = stdout.splitlines()[-1]
+    assert re.match(r"demo failed: the server ended with status \d+: ", last)
+    assert "konnectivity-server.socket" in last
     assert "Traceback" not in stderr
     assert demo.returncode == 1
     assert list(long.iterdir()) == []

@@ -16,7 +16,7 @@ from tests.net.authority import Authority, Identity
 from konnectivity.net import tls
 from konnectivity.net.handshake import Context, explain, is_client_hello, secure
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
+pytestmark = pytest.mark.both_loops
 
 
 class End(asyncio.Protocol):

@@ -20,9 +20,7 @@ from konnectivity.net import tls
 TEXT_BLOCK = b"-----BEGIN NOTE-----\naGVsbG8=\n-----END NOTE-----\n"
 
 
-@pytest.fixture
-def identity(authority: Authority) -> Identity:
-    return authority.issue("localhost")
+pytestmark = pytest.mark.both_loops
 
 
 def suites(context: ssl.SSLContext) -> set[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from tests.wire.peer import REQUEST, RESPONSE, TRAILERS, Peer, reset
 
 from konnectivity.errors import StreamFault
 from konnectivity.wire import frames
 from konnectivity.wire.events import Headers, HeadersReceived
 from konnectivity.wire.fields import check_fields
-from tests.wire.peer import REQUEST, RESPONSE, TRAILERS, Peer, reset
 
 HEAD = REQUEST[:4]
 

@@ -11,11 +11,6 @@ from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
-
-from konnectivity.wire import frames
-from konnectivity.wire.events import ConnectionEnded, DataReceived, Event
-from konnectivity.wire.http2 import Connection
-from konnectivity.wire.limits import Http2Limits
 from tests.wire.peer import (
     REQUEST,
     RESPONSE,
@@ -27,6 +22,11 @@ from tests.wire.peer import (
     headers_frame,
     padded,
 )
+
+from konnectivity.wire import frames
+from konnectivity.wire.events import ConnectionEnded, DataReceived, Event
+from konnectivity.wire.http2 import Connection
+from konnectivity.wire.limits import Http2Limits
 
 LIMITS = Http2Limits()
 CALM = frames.ENHANCE_YOUR_CALM

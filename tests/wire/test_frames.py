@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tests.wire.peer import cut
 
 from konnectivity.wire import frames
-from tests.wire.peer import cut
 
 
 def test_a_frame_is_nine_bytes_of_header_and_its_payload() -> None:
@@ -24,7 +24,7 @@ def test_settings_have_six_bytes_an_entry() -> None:
     data = frames.settings_frame({frames.ENABLE_PUSH: 0, frames.INITIAL_WINDOW_SIZE: 1 << 20})
 
     assert data == (
-        b"\x00\x00\x0c\x04\x00\x00\x00\x00\x00" b"\x00\x02\x00\x00\x00\x00" b"\x00\x04\x00\x10\x00\x00"
+        b"\x00\x00\x0c\x04\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x04\x00\x10\x00\x00"
     )
 
 

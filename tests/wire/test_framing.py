@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from tests.wire.peer import Peer, data_frame, ended
 
 from konnectivity.wire import frames
 from konnectivity.wire.events import SettingsReceived
 from konnectivity.wire.framing import FrameReader
 from konnectivity.wire.http2 import Connection
 from konnectivity.wire.limits import Http2Limits
-from tests.wire.peer import Peer, data_frame, ended
 
 SETTINGS = frames.settings_frame({})
 

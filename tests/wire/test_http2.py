@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from hpack import Decoder
+from tests.wire.peer import REQUEST, RESPONSE, TRAILERS, Frame, Peer, cut, data_frame
 
 from konnectivity.errors import ConnectionFault, StreamFault
 from konnectivity.wire import frames
 from konnectivity.wire.events import HeadersReceived, StreamReset
 from konnectivity.wire.http2 import FULL, ROOMY, Connection
 from konnectivity.wire.limits import Http2Limits
-from tests.wire.peer import REQUEST, RESPONSE, TRAILERS, Frame, Peer, cut, data_frame
 
 WIDE = {frames.INITIAL_WINDOW_SIZE: 2**31 - 1}
 
@@ -512,7 +512,7 @@ def test_our_goaway_names_the_last_stream_we_looked_at() -> None:
     peer = Peer().opened(5)
     peer.connection.go_away(frames.NO_ERROR, b"bye")
 
-    assert peer.hear() == [(frames.GOAWAY, 0, 0, b"\0\0\0\x05" b"\0\0\0\0bye")]
+    assert peer.hear() == [(frames.GOAWAY, 0, 0, b"\0\0\0\x05\0\0\0\0bye")]
 
 
 def test_behind_our_goaway_new_streams_are_refused_and_the_old_ones_go_on() -> None:

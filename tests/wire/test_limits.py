@@ -55,6 +55,4 @@ def test_limits_that_http2_cannot_announce_are_a_bug_of_the_caller(wrong: dict[s
 
 def test_limits_may_go_to_the_bounds_of_http2() -> None:
     Http2Limits(stream_window=1, connection_window=65_535, max_frame_size=16_384)
-    Http2Limits(
-        stream_window=2**31 - 1, connection_window=2**31 - 1, max_frame_size=2**24 - 1
-    )
+    Http2Limits(stream_window=2**31 - 1, connection_window=2**31 - 1, max_frame_size=2**24 - 1)

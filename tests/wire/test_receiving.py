@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from tests.wire.peer import (
+    REQUEST,
+    RESPONSE,
+    TRAILERS,
+    Peer,
+    cut,
+    data_frame,
+    ended,
+    frozen,
+    headers_frame,
+    padded,
+    reset,
+)
 
 from konnectivity.wire import frames
 from konnectivity.wire.events import (
@@ -17,19 +30,6 @@ from konnectivity.wire.events import (
 )
 from konnectivity.wire.http2 import Connection
 from konnectivity.wire.limits import Http2Limits
-from tests.wire.peer import (
-    REQUEST,
-    RESPONSE,
-    TRAILERS,
-    Peer,
-    cut,
-    data_frame,
-    ended,
-    frozen,
-    headers_frame,
-    padded,
-    reset,
-)
 
 frame = frames.frame
 CONNECTION_FAULTS = {
@@ -265,7 +265,9 @@ def test_a_peer_that_has_not_read_our_settings_may_use_the_window_of_the_rfc() -
     hello = frames.PREFACE + frames.settings_frame({}) + peer.head(1)
     server.receive_data(hello, 0.0)
 
-    events = [event for _ in range(4) for event in server.receive_data(data_frame(bytes(16_000)), 0)]
+    events = [
+        event for _ in range(4) for event in server.receive_data(data_frame(bytes(16_000)), 0)
+    ]
     fault = reset(server.receive_data(data_frame(bytes(2000)), 0.0))
 
     assert [type(event) for event in events] == [DataReceived] * 4

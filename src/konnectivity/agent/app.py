@@ -118,7 +118,7 @@ class Agent:
             return Response(
                 b"[+]ping ok\n[-]server-connected failed: no servers connected\n", status=503
             )
-        if "verbose" in request.query:
+        if request.asks("verbose"):
             return Response(b"[+]ping ok\n[+]server-connected ok\ncheck passed\n")
         return Response(b"ok")
 

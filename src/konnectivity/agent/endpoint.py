@@ -8,11 +8,13 @@ unread bytes is a reset that destroys bytes on their way.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
 from typing import Final, cast
 
 from konnectivity.agent.counters import AgentCounters
 from konnectivity.errors import DialError
-from konnectivity.net.connect import dial_endpoint
+from konnectivity.net.connect import open_endpoint
 from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.observe import logs
 from konnectivity.tunnel.agent import AgentTunnel
@@ -112,6 +114,9 @@ class EndpointSocket(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing() or self._timer is not None:
             return
+        if not self.unsent and _all_acknowledged(transport):
+            transport.close()
+            return
         self.resume_reading()
         if transport.can_write_eof():
             transport.write_eof()
@@ -141,6 +146,16 @@ class EndpointSocket(asyncio.Protocol):
             self._transport.abort()
 
 
+def _all_acknowledged(transport: asyncio.Transport) -> bool:
+    """Whether the endpoint's kernel has every byte, so that even a reset could destroy none."""
+    sock = transport.get_extra_info("socket")
+    try:
+        unacknowledged = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    except OSError:
+        return False
+    return not any(unacknowledged)
+
+
 class Endpoints:
     """Dials endpoints for all tunnels of the agent, and owns the dials and the sockets."""
 
@@ -161,10 +176,10 @@ class Endpoints:
     async def _dial(self, tunnel: AgentTunnel) -> None:
         started = self._loop.time()
         try:
-            sock = await dial_endpoint(tunnel.protocol, tunnel.address)
-            # From here the protocol owns the socket and tells the tunnel.
-            await self._loop.create_connection(
-                lambda: EndpointSocket(tunnel, self._sockets, self._lingers), sock=sock
+            await open_endpoint(
+                tunnel.protocol,
+                tunnel.address,
+                lambda: EndpointSocket(tunnel, self._sockets, self._lingers),
             )
         except DialError as error:
             self._counters.dial_failures[error.reason] += 1

@@ -25,6 +25,8 @@ from konnectivity.errors import KonnectivityError
 
 SCENE_TIMEOUT: Final = 20.0
 """Seconds for one scene; a bulk transfer through a slow machine included."""
+NOTICE: Final = 0.2
+"""Seconds after a failure in which the end of the process that caused it comes to light."""
 
 _DIALS: Final = {"grpc": grpc.dial, "http-connect": http_connect.dial}
 _FAULTS: Final = (KonnectivityError, OSError, EOFError, ValueError, LookupError)
@@ -64,6 +66,8 @@ class Performance:
                 advance = bar.begin(f"{mode}: {what}")
                 measured, held = await _play_scene(scene, kubelet, advance)
                 self._add(Row(mode, what, held, measured), bar)
+                if not held:
+                    await asyncio.sleep(NOTICE)
                 stage.expect_alive()
 
     def _add(self, row: Row, bar: Bar) -> None:

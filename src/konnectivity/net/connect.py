@@ -68,6 +68,53 @@ class ConnectFault(Exception):
 Failures: TypeAlias = dict[Address, ConnectFault]
 
 
+async def open_endpoint(
+    protocol: str,
+    address: str,
+    factory: Callable[[], asyncio.BaseProtocol],
+    *,
+    timeout: float = DIAL_TIMEOUT,  # noqa: ASYNC109 - as in `dial_endpoint`
+) -> None:
+    """Connect to an endpoint; the protocol that `factory` makes owns the connection.
+
+    Nearly every dial names an IP address. The loop connects to it without a socket object of
+    Python's, which halves what a dial costs us; all else goes through `dial_endpoint`.
+
+    Raises:
+        DialError: as `dial_endpoint`.
+    """
+    loop = asyncio.get_running_loop()
+    literal = _only_address(protocol, address)
+    if literal is None:
+        sock = await dial_endpoint(protocol, address, timeout=timeout)
+        await loop.create_connection(factory, sock=sock)
+        return
+    host, port = literal.sockaddr[:2]
+    dial = f"dial {protocol} {literal.text}"
+    try:
+        async with asyncio.timeout(timeout):
+            transport, _ = await loop.create_connection(factory, str(host), int(port))
+    except TimeoutError as error:
+        raise DialError(f"{dial}: i/o timeout", "timeout") from error
+    except OSError as error:
+        fault = ConnectFault("connect", error)
+        raise DialError(f"{dial}: {fault}", fault.reason) from error
+    tcp.tune_transport(transport)
+
+
+def _only_address(protocol: str, address: str) -> Address | None:
+    """The address itself, where no name and no zone (which uvloop loses) is in the way."""
+    try:
+        host, service = split_host_port(address)
+        literal = parse_ip(host, parse_port(service)) if host and "%" not in host else None
+    except AddressError:
+        return None
+    family = FAMILIES.get(protocol)
+    if literal is None or family not in (socket.AF_UNSPEC, literal.family):
+        return None
+    return literal
+
+
 async def dial_endpoint(
     protocol: str,
     address: str,

@@ -89,7 +89,8 @@ class _Session(ssl.SSLObject):
             raise HandshakeFault(error, self.outgoing.read()) from error
         insisted = self.context.insisted if isinstance(self.context, Context) else ()
         if insisted and self.selected_alpn_protocol() not in insisted:
-            raise AlpnFault(ssl.SSL_ERROR_SSL, f"no shared ALPN protocol, {' or '.join(insisted)} is needed")
+            needed = " or ".join(insisted)
+            raise AlpnFault(ssl.SSL_ERROR_SSL, f"no shared ALPN protocol, {needed} is needed")
 
 
 class Context(ssl.SSLContext):
@@ -133,23 +134,18 @@ async def secure(
         OSError: the handshake failed; `explain` says why.
     """
     loop = asyncio.get_running_loop()
-    protocols: list[P] = []
-
-    def make() -> P:
-        protocols.append(protocol_factory())
-        return protocols[0]
-
-    # A second descriptor, to send the alert on: the loop closes the first when it fails.
     try:
+        protocol = protocol_factory()
+        # A second descriptor, to send the alert on: the loop closes the first when it fails.
         alert_way = sock.dup()
-    except OSError:
+    except BaseException:
         sock.close()
         raise
     try:
         if server_host is None:
             # Of what this returns, uvloop's protocol is its own and not ours.
             transport, _ = await loop.connect_accepted_socket(
-                make,
+                lambda: protocol,
                 sock,
                 ssl=context,
                 ssl_handshake_timeout=timeout,
@@ -157,7 +153,7 @@ async def secure(
             )
         else:
             transport, _ = await loop.create_connection(
-                make,
+                lambda: protocol,
                 sock=sock,
                 ssl=context,
                 server_hostname=server_host.removesuffix("."),
@@ -173,7 +169,7 @@ async def secure(
         raise TimeoutError(f"no complete handshake within {timeout:g} s") from error
     finally:
         alert_way.close()
-    return transport, protocols[0]
+    return transport, protocol
 
 
 def explain(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from typing import Self
 
 from konnectivity.net import tcp
 from konnectivity.net.address import join_host_port
+from konnectivity.net.bind import BACKLOG
 from konnectivity.net.handshake import HANDSHAKE_TIMEOUT, explain, secure
 
 log = logging.getLogger(__name__)
@@ -55,24 +56,20 @@ class Listener:
         context: Callable[[], ssl.SSLContext] | None = None,
         limits: ListenerLimits | None = None,
     ) -> None:
+        limits = limits or ListenerLimits()
+        tcp.tune(sock, user_timeout=limits.user_timeout)  # accepted sockets inherit the options
         self._sock = sock
         self._factory = protocol_factory
-        self._context = context
-        self._limits = limits or ListenerLimits()
         self._file = _unix_file(sock)
-        self._handshakes: set[asyncio.Task[None]] = set()
-        self._faults = _FaultLog(self._limits.log_burst, self._limits.log_period)
-        self._pause = 0.0  # seconds; above 0 while descriptors are short
-        self._resumption: asyncio.TimerHandle | None = None
-        self._accepting = False
-        self._closed = False
+        self._tls = _TlsAcceptor(sock, protocol_factory, context, limits) if context else None
         self._plain: asyncio.AbstractServer | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Self:
-        if self._context is None:
-            await self._serve_plain()
+        if self._tls is not None:
+            self._tls.resume()
         else:
-            self._resume()
+            await self._serve_plain()
         return self
 
     async def _serve_plain(self) -> None:
@@ -80,9 +77,10 @@ class Listener:
         # The loop closes its socket when it likes; ours stays, for `address` and the file.
         sock = self._sock.dup()
         if sock.family == socket.AF_UNIX:
-            self._plain = await loop.create_unix_server(self._factory, sock=sock)
+            server = await loop.create_unix_server(self._factory, sock=sock, backlog=BACKLOG)
         else:
-            self._plain = await loop.create_server(self._factory, sock=sock)
+            server = await loop.create_server(self._factory, sock=sock, backlog=BACKLOG)
+        self._plain = server
 
     async def __aexit__(
         self,
@@ -107,11 +105,61 @@ class Listener:
         if self._closed:
             return
         self._closed = True
-        self._suspend()
-        self._delete_file()
-        self._sock.close()
+        if self._tls is not None:
+            self._tls.suspend()
         if self._plain is not None:
             self._plain.close()
+        self._delete_file()
+        self._sock.close()
+        if self._tls is not None:
+            await self._tls.end_handshakes()
+
+    def _delete_file(self) -> None:
+        """Delete the Unix socket's file, unless another process has put its own in that place."""
+        if self._file is not None and _unix_file(self._sock) == self._file:
+            Path(self.address).unlink(missing_ok=True)
+
+
+class _TlsAcceptor:
+    """The accept loop of a TLS listener, and its handshakes."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        context: Callable[[], ssl.SSLContext],
+        limits: ListenerLimits,
+    ) -> None:
+        self._sock = sock
+        self._factory = protocol_factory
+        self._context = context
+        self._limits = limits
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._faults = _FaultLog(limits.log_burst, limits.log_period)
+        self._pause = 0.0  # seconds; above 0 while descriptors are short
+        self._resumption: asyncio.TimerHandle | None = None
+        self._accepting = False
+
+    def resume(self) -> None:
+        """Begin to accept, again or for the first time."""
+        self._resumption = None
+        if not self._accepting:
+            self._accepting = True
+            asyncio.get_running_loop().add_reader(self._sock, self._accept)
+
+    def suspend(self) -> None:
+        """Accept nothing; the peers wait in the accept queue."""
+        if self._resumption is not None:
+            self._resumption.cancel()
+            self._resumption = None
+        if self._accepting:
+            self._accepting = False
+            asyncio.get_running_loop().remove_reader(self._sock)
+
+    async def end_handshakes(self) -> None:
+        """End what is in progress, once accepting is suspended for good."""
+        for handshake in self._handshakes:
+            handshake.remove_done_callback(self._release)
         # One turn for tasks that have not begun: cancelled before, they would leave their
         # connection to nobody.
         await asyncio.sleep(0)
@@ -121,29 +169,10 @@ class Listener:
             await asyncio.wait(self._handshakes)
         self._faults.flush()
 
-    def _delete_file(self) -> None:
-        """Delete the Unix socket's file, unless another process has put its own in that place."""
-        if self._file is not None and _unix_file(self._sock) == self._file:
-            Path(self.address).unlink(missing_ok=True)
-
-    def _resume(self) -> None:
-        self._resumption = None
-        if not self._accepting and not self._closed:
-            self._accepting = True
-            asyncio.get_running_loop().add_reader(self._sock, self._accept)
-
-    def _suspend(self) -> None:
-        if self._resumption is not None:
-            self._resumption.cancel()
-            self._resumption = None
-        if self._accepting:
-            self._accepting = False
-            asyncio.get_running_loop().remove_reader(self._sock)
-
     def _accept(self) -> None:
         for _ in range(ACCEPT_BURST):
             if len(self._handshakes) >= self._limits.handshakes:
-                self._suspend()  # the end of a handshake resumes
+                self.suspend()  # the end of a handshake resumes
                 return
             try:
                 sock, peer = self._sock.accept()
@@ -154,39 +183,33 @@ class Listener:
                 return
             self._pause = 0.0
             sock.setblocking(False)
-            handshake = asyncio.create_task(self._admit(sock, _name(peer) or self.address))
+            handshake = asyncio.create_task(self._admit(sock, _name(peer)))
             self._handshakes.add(handshake)
             handshake.add_done_callback(self._release)
 
     def _wait_for_descriptors(self, error: OSError) -> None:
-        """Stop for a moment; the peers wait in the accept queue."""
         if not self._pause:
-            log.error("Cannot accept connections for now address=%s cause=%s", self.address, error)
+            where = _name(self._sock.getsockname())
+            log.error("Cannot accept connections for now address=%s cause=%s", where, error)
         self._pause = min(self._pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
-        self._suspend()
-        loop = asyncio.get_running_loop()
-        self._resumption = loop.call_later(self._pause, self._resume)
+        self.suspend()
+        self._resumption = asyncio.get_running_loop().call_later(self._pause, self.resume)
 
     def _release(self, handshake: asyncio.Task[None]) -> None:
         self._handshakes.discard(handshake)
         if self._resumption is None:
-            self._resume()
+            self.resume()
 
     async def _admit(self, sock: socket.socket, peer: str) -> None:
         try:
-            tcp.tune(sock, user_timeout=self._limits.user_timeout)
-            context = self._context() if self._context is not None else None
+            context = self._context()
         except Exception as error:
             sock.close()
             log.error("Connection refused peer=%s cause=%s", peer, error)  # noqa: TRY400 - one line
             return
         try:
-            if context is None:
-                loop = asyncio.get_running_loop()
-                await loop.connect_accepted_socket(self._factory, sock)
-            else:
-                timeout = self._limits.handshake_timeout
-                await secure(self._factory, sock, context, timeout=timeout)
+            timeout = self._limits.handshake_timeout
+            await secure(self._factory, sock, context, timeout=timeout)
         except OSError as error:  # a TimeoutError and all of TLS's are such
             self._faults.report(peer, explain(error))
         except Exception:
@@ -230,8 +253,8 @@ def _unix_file(sock: socket.socket) -> tuple[int, int] | None:
 
 
 def _name(address: object) -> str:
-    """A socket's or peer's address for people; empty for a Unix socket's nameless peer."""
+    """A socket's address for people."""
     if isinstance(address, tuple):
         host, port, *_ = address
         return join_host_port(host.removeprefix("::ffff:"), port)
-    return address if isinstance(address, str) else ""
+    return str(address)

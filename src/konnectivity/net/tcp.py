@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 KEEPALIVE_IDLE = 15  # seconds of silence before the first probe
@@ -17,8 +18,24 @@ def tune(sock: socket.socket, *, user_timeout: float = 0) -> None:
 
     Source: the defaults of Go's `net` package; RFC 5482 for the user timeout.
     """
-    if sock.family == socket.AF_UNIX:
-        return
+    if sock.family != socket.AF_UNIX:
+        _tune(sock, user_timeout)
+
+
+def tune_transport(transport: asyncio.BaseTransport) -> None:
+    """As `tune`, for a connection that the loop has made.
+
+    uvloop's stand-in for a socket makes and drops a real one for each option; here one is enough.
+    """
+    descriptor = transport.get_extra_info("socket").fileno()
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+    try:
+        _tune(sock, 0)
+    finally:
+        sock.detach()
+
+
+def _tune(sock: socket.socket, user_timeout: float) -> None:
     tcp = socket.IPPROTO_TCP
     sock.setsockopt(tcp, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -106,8 +106,11 @@ class Watch:
         counters.established -= 1
         reason = tunnel.reason.value if tunnel.reason else "?"
         counters.tunnels_ended[reason] += 1
+        verbosity = 2 if error else 5
+        if not log.enabled(verbosity):
+            return
         log.v(
-            2 if error else 5,
+            verbosity,
             "Tunnel ended",
             address=tunnel.address,
             connectionID=tunnel.connect_id,

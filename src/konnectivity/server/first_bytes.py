@@ -24,7 +24,7 @@ LONGEST: Final = 1.0
 class FirstBytes:
     """Between a tunnel's answer and its frontend. `release` writes what was held."""
 
-    __slots__ = ("_held", "_loop", "_release", "_since", "_sock", "_timer", "open")
+    __slots__ = ("_end", "_held", "_loop", "_release", "_since", "_sock", "_timer", "open")
 
     def __init__(
         self, release: Callable[[bytes], None], *, sock: socket.socket | None = None
@@ -36,6 +36,7 @@ class FirstBytes:
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
         self._held: list[bytes] = []
+        self._end: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def answered(self) -> None:
@@ -45,6 +46,17 @@ class FirstBytes:
     def hold(self, data: bytes) -> None:
         """Keep `data`, and see to it that it goes out soon."""
         self._held.append(data)
+        self._start_timer()
+
+    def finish(self, end: Callable[[], None]) -> None:
+        """Call `end` behind the held bytes; the news of the end comes too early like they."""
+        if self.open:
+            end()
+        else:
+            self._end = end
+            self._start_timer()
+
+    def _start_timer(self) -> None:
         if self._timer is None:
             due = max(0.0, self._since + PAUSE - self._loop.time())
             self._timer = self._loop.call_later(due, self._try_release)
@@ -71,11 +83,15 @@ class FirstBytes:
         held, self._held = self._held, []
         if held:
             self._release(b"".join(held))
+        end, self._end = self._end, None
+        if end is not None:
+            end()
 
     def drop(self) -> None:
         """The frontend is gone."""
         self.open = True
         self._held = []
+        self._end = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -180,8 +180,7 @@ class ConnectFrontend(asyncio.Protocol):
         """Close behind what was written."""
         self._tunnel = None
         if self._first is not None:
-            self._first.let_pass()
-        self._close()
+            self._first.finish(self._close)
 
     def pause_reading(self) -> None:
         """Let the client's socket fill."""

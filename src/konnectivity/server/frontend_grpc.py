@@ -192,10 +192,9 @@ class GrpcFrontend:
 
     def closed(self, reason: Reason, error: str) -> None:
         """CLOSE_RSP behind all bytes."""
-        if self._first is not None:
-            self._first.let_pass()
-        if self._tunnel is not None:
-            self._send_closed(self._tunnel.connect_id, error)
+        tunnel = self._tunnel
+        if tunnel is not None and self._first is not None:
+            self._first.finish(lambda: self._send_closed(tunnel.connect_id, error))
 
     def pause_reading(self) -> None:
         """Withhold the call's flow-control credit."""

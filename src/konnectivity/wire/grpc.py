@@ -31,7 +31,16 @@ CONNECT: Final = "/AgentService/Connect"
 _PLAIN: Final = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 
 # How a bare HTTP status reads as a gRPC code ("HTTP to gRPC Status Code Mapping").
-_FROM_HTTP: Final = {400: INTERNAL, 401: 16, 403: 7, 404: UNIMPLEMENTED, 429: 14, 502: 14, 503: 14}
+_FROM_HTTP: Final = {
+    400: INTERNAL,
+    401: 16,  # UNAUTHENTICATED
+    403: 7,  # PERMISSION_DENIED
+    404: UNIMPLEMENTED,
+    429: UNAVAILABLE,
+    502: UNAVAILABLE,
+    503: UNAVAILABLE,
+    504: UNAVAILABLE,
+}
 
 
 def request_headers(

@@ -82,12 +82,17 @@ def varint(value: int) -> bytes:
     if 0 <= value < 0x80:
         return bytes((value,))
     value &= 0xFFFF_FFFF_FFFF_FFFF
-    out = bytearray()
+    groups = []
     while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
+        groups.append(value & 0x7F | 0x80)
         value >>= 7
-    out.append(value)
-    return bytes(out)
+    groups.append(value)
+    return bytes(groups)
+
+
+# A field's number and wire type, as they stand before its value; encoding looks them up often.
+_VARINT_KEYS: Final = [varint(field << 3 | _VARINT) for field in range(65)]
+_BYTES_KEYS: Final = [varint(field << 3 | _BYTES) for field in range(65)]
 
 
 def read_varint(buffer: bytes | memoryview, at: int) -> tuple[int, int]:
@@ -112,11 +117,12 @@ def read_varint(buffer: bytes | memoryview, at: int) -> tuple[int, int]:
 
 def _number(field: int, value: int) -> bytes:
     """A varint field; proto3 leaves zero out."""
-    return varint(field << 3 | _VARINT) + varint(value) if value else b""
+    return _VARINT_KEYS[field] + varint(value) if value else b""
 
 
 def _length_delimited(field: int, value: bytes) -> bytes:
-    return varint(field << 3 | _BYTES) + varint(len(value)) + value
+    size = len(value)
+    return _BYTES_KEYS[field] + (bytes((size,)) if size < 0x80 else varint(size)) + value
 
 
 def _text(field: int, value: str) -> bytes:
@@ -165,7 +171,11 @@ def _fields(message: bytes | memoryview) -> list[tuple[int, int | bytes]]:
     out: list[tuple[int, int | bytes]] = []
     at, end = 0, len(message)
     while at < end:
-        key, at = read_varint(message, at)
+        # Most keys, values and sizes are one byte: a call for each would double the price.
+        key = message[at]
+        at += 1
+        if key > 0x7F:
+            key, at = read_varint(message, at - 1)
         field, kind = key >> 3, key & 7
         if not 0 < field <= _MAX_FIELD:
             raise PacketError(f"field number {field}")
@@ -173,7 +183,10 @@ def _fields(message: bytes | memoryview) -> list[tuple[int, int | bytes]]:
             value, at = read_varint(message, at)
             out.append((field, value))
         elif kind == _BYTES:
-            size, at = read_varint(message, at)
+            size = message[at] if at < end else 0x80
+            at += 1
+            if size > 0x7F:
+                size, at = read_varint(message, at - 1)
             if size > end - at:
                 raise PacketError(f"field {field} says {size} bytes, {end - at} are left")
             out.append((field, bytes(message[at : at + size])))
