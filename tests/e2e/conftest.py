@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from tests.net.authority import Authority, Identity
 from tests.peers.agent import FakeAgent, Metadata
@@ -94,6 +95,18 @@ def log() -> Iterator[Log]:
         if record.exc_info or (record.name == "asyncio" and record.levelno >= logging.ERROR)
     ]
     assert not bad, f"logged as a fault of our own: {bad}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def grpcio_stays() -> Iterator[None]:
+    """Keep grpcio's machinery up from test to test, for the watch over descriptors."""
+
+    async def start() -> None:
+        grpc.aio.init_grpc_aio()
+
+    asyncio.run(start())
+    yield
+    grpc.aio.shutdown_grpc_aio()
 
 
 # Our own programs

@@ -307,6 +307,26 @@ async def test_a_burst_of_connections_is_accepted_in_full(echo: type[Echo]) -> N
     assert answers == [b"ping"] * 200
 
 
+@pytest.mark.skipif(
+    int(Path("/proc/sys/net/core/somaxconn").read_text()) < 400, reason="the kernel allows less"
+)
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_hundreds_of_clients_may_connect_before_the_loop_comes_round(
+    echo: type[Echo], context: Context, tmp_path: Path, encrypted: bool
+) -> None:
+    path = str(tmp_path / "frontend.sock")
+    current = (lambda: context) if encrypted else None
+    async with Listener(unix_socket(path, delete_existing=True), echo, context=current):
+        clients = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(300)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect(path)  # BlockingIOError when the queue is full
+        await until(lambda: len(echo.made) == 300)
+        for client in clients:
+            client.close()
+        await asyncio.sleep(0.05)
+
+
 async def test_a_shortage_of_descriptors_is_outlived_without_spinning(
     echo: type[Echo], context: Context, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -22,7 +22,14 @@ class Session(PacketStream):
         super().__init__(context.read, context.write)
         self.metadata = list(context.invocation_metadata())
         self.over = asyncio.Event()
+        """Set it to end the call with status OK."""
         self._last_random = 0
+
+    async def end(self) -> None:
+        """Wait until the agent, or the test, ends the call."""
+        over = asyncio.create_task(self.over.wait())
+        await asyncio.wait({over, self.reader}, return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
 
     async def begin_dial(self, address: str) -> int:
         """Send a dial; its `random`."""
@@ -97,7 +104,7 @@ class FakeServer:
         session = Session(context)
         self._sessions.put_nowait(session)
         try:
-            await session.over.wait()
+            await session.end()
         finally:
             await session.stop_reading()
 

@@ -32,7 +32,7 @@ class PacketStream:
         self._inbox: asyncio.Queue[Any] = asyncio.Queue()
         self._gate = asyncio.Event()
         self._gate.set()
-        self._reader = asyncio.create_task(self._pump())
+        self.reader = asyncio.create_task(self._pump())
 
     async def _pump(self) -> None:
         try:
@@ -98,5 +98,5 @@ class PacketStream:
 
     async def stop_reading(self) -> None:
         """End the reader; the call is over or about to be."""
-        self._reader.cancel()
-        await asyncio.wait({self._reader})
+        self.reader.cancel()
+        await asyncio.wait({self.reader})

@@ -14,7 +14,7 @@ from typing import Final, cast
 
 from konnectivity.agent.counters import AgentCounters
 from konnectivity.errors import DialError
-from konnectivity.net.connect import open_endpoint
+from konnectivity.net.connect import DIAL_TIMEOUT, open_endpoint
 from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.observe import logs
 from konnectivity.tunnel.agent import AgentTunnel
@@ -165,6 +165,7 @@ class Endpoints:
         self._dials: set[asyncio.Task[None]] = set()
         self._sockets: set[EndpointSocket] = set()
         self._lingers = Deadlines(LINGER)
+        self._limits = Deadlines(DIAL_TIMEOUT)
 
     def dial(self, tunnel: AgentTunnel) -> None:
         """Reach the tunnel's address; the tunnel is told of the outcome."""
@@ -180,6 +181,7 @@ class Endpoints:
                 tunnel.protocol,
                 tunnel.address,
                 lambda: EndpointSocket(tunnel, self._sockets, self._lingers),
+                limits=self._limits,
             )
         except DialError as error:
             self._counters.dial_failures[error.reason] += 1
@@ -198,5 +200,6 @@ class Endpoints:
         if self._dials:
             await asyncio.gather(*self._dials, return_exceptions=True)
         self._lingers.close()
+        self._limits.close()
         for sock in list(self._sockets):
             sock.abort()

@@ -28,6 +28,7 @@ from konnectivity.net.address import (
     parse_port,
     split_host_port,
 )
+from konnectivity.net.deadlines import Deadlines
 
 DIAL_TIMEOUT = 5.0  # seconds, name included; upstream's constant
 CONNECT_TIMEOUT = 20.0  # seconds, name included; gRPC's shortest connect time-out
@@ -73,7 +74,7 @@ async def open_endpoint(
     address: str,
     factory: Callable[[], asyncio.BaseProtocol],
     *,
-    timeout: float = DIAL_TIMEOUT,  # noqa: ASYNC109 - as in `dial_endpoint`
+    limits: Deadlines,
 ) -> None:
     """Connect to an endpoint; the protocol that `factory` makes owns the connection.
 
@@ -86,13 +87,13 @@ async def open_endpoint(
     loop = asyncio.get_running_loop()
     literal = _only_address(protocol, address)
     if literal is None:
-        sock = await dial_endpoint(protocol, address, timeout=timeout)
+        sock = await dial_endpoint(protocol, address, timeout=limits.limit)
         await loop.create_connection(factory, sock=sock)
         return
     host, port = literal.sockaddr[:2]
     dial = f"dial {protocol} {literal.text}"
     try:
-        async with asyncio.timeout(timeout):
+        with limits.guard():
             transport, _ = await loop.create_connection(factory, str(host), int(port))
     except TimeoutError as error:
         raise DialError(f"{dial}: i/o timeout", "timeout") from error

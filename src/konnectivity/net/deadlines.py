@@ -27,6 +27,41 @@ class Deadline:
         self._deadlines.forget(self)
 
 
+class Guard:
+    """Cancels the task inside a `with` block when the limit runs out, as `asyncio.timeout` does.
+
+    Raises:
+        TimeoutError: from the block, when that happened.
+    """
+
+    __slots__ = ("_deadline", "_deadlines", "_expired", "_task")
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
+        self._expired = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a guard needs a task to cancel")
+        self._task = task
+        self._deadline = self._deadlines.start(self._expire)
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._deadline.cancel()
+        if (
+            self._expired
+            and self._task.uncancel() <= 0
+            and kind is not None
+            and issubclass(kind, asyncio.CancelledError)
+        ):
+            raise TimeoutError
+
+
 class Deadlines:
     """Starts limits of `limit` seconds each. They run out a little late, never early."""
 
@@ -43,6 +78,10 @@ class Deadlines:
         if self._timer is None:
             self._timer = self._loop.call_at(deadline.at, self._expire)
         return deadline
+
+    def guard(self) -> Guard:
+        """A block of the current task that must end within the limit: `with limits.guard():`."""
+        return Guard(self)
 
     def forget(self, deadline: Deadline) -> None:
         """Drop a limit; the timer finds out when it fires."""

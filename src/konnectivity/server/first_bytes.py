@@ -24,15 +24,15 @@ LONGEST: Final = 1.0
 class FirstBytes:
     """Between a tunnel's answer and its frontend. `release` writes what was held."""
 
-    __slots__ = ("_end", "_held", "_loop", "_release", "_since", "_sock", "_timer", "open")
+    __slots__ = ("_end", "_held", "_loop", "_release", "_since", "_timer", "_transport", "open")
 
     def __init__(
-        self, release: Callable[[bytes], None], *, sock: socket.socket | None = None
+        self, release: Callable[[bytes], None], *, transport: asyncio.Transport | None = None
     ) -> None:
         self.open = False
         """Bytes may pass at once."""
         self._release = release
-        self._sock = sock
+        self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
         self._held: list[bytes] = []
@@ -69,7 +69,7 @@ class FirstBytes:
     def _try_release(self) -> None:
         self._timer = None
         waited = self._loop.time() - self._since
-        if waited < LONGEST and _unread(self._sock):
+        if waited < LONGEST and _unread(self._transport):
             self._timer = self._loop.call_later(PAUSE, self._try_release)
         else:
             self.let_pass()
@@ -88,7 +88,7 @@ class FirstBytes:
             end()
 
     def drop(self) -> None:
-        """The frontend is gone."""
+        """The frontend is gone, or closing: it wants none of it."""
         self.open = True
         self._held = []
         self._end = None
@@ -97,11 +97,12 @@ class FirstBytes:
             self._timer = None
 
 
-def _unread(sock: socket.socket | None) -> bool:
+def _unread(transport: asyncio.Transport | None) -> bool:
     """Whether the peer of a Unix socket has yet to read what was written to it.
 
     For TCP the kernel knows only what the other kernel has, which says nothing.
     """
+    sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is None or sock.family != socket.AF_UNIX:
         return False
     try:

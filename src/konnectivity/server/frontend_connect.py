@@ -149,8 +149,7 @@ class ConnectFrontend(asyncio.Protocol):
     def opened(self, connect_id: int) -> None:
         """200 and nothing else; then what the client sent ahead."""
         self._write(http1.ESTABLISHED)
-        sock = self._transport.get_extra_info("socket") if self._transport else None
-        self._first = FirstBytes(self._write, sock=sock)
+        self._first = FirstBytes(self._write, transport=self._transport)
         early, self._buffer = self._buffer, b""
         self.resume_reading()
         if early:

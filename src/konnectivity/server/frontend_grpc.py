@@ -139,6 +139,8 @@ class GrpcFrontend:
         elif connect_id != tunnel.connect_id:
             self._mismatch(tunnel, connect_id)
         else:
+            if self._first is not None:
+                self._first.drop()
             tunnel.close()
 
     def _cancel(self, dial_id: int) -> None:

@@ -163,7 +163,7 @@ def encode(packet: Packet) -> bytes:
     return _number(1, packet.type) + _length_delimited(field, _payload(packet))
 
 
-def _fields(message: bytes | memoryview) -> list[tuple[int, int | bytes]]:
+def _fields(message: bytes) -> list[tuple[int, int | bytes]]:
     """The fields of a message in order: number, and an integer or bytes as they came.
 
     Fixed-width fields are skipped: the schema has none.
@@ -189,7 +189,7 @@ def _fields(message: bytes | memoryview) -> list[tuple[int, int | bytes]]:
                 size, at = read_varint(message, at - 1)
             if size > end - at:
                 raise PacketError(f"field {field} says {size} bytes, {end - at} are left")
-            out.append((field, bytes(message[at : at + size])))
+            out.append((field, message[at : at + size]))
             at += size
         elif kind in (_FIXED64, _FIXED32):
             at += 8 if kind == _FIXED64 else 4
@@ -218,7 +218,7 @@ def decode(message: bytes | memoryview) -> Packet:
     Raises:
         PacketError: the bytes are no protobuf message.
     """
-    fields = _fields(message)
+    fields = _fields(bytes(message))
     packet = Packet(DIAL_REQ)
     for field, value in fields:
         if field == 1 and isinstance(value, int):
@@ -231,25 +231,29 @@ def decode(message: bytes | memoryview) -> Packet:
 
 
 def _read_payload(packet: Packet, payload: bytes) -> None:
+    slots = _SLOTS[packet.type]
     for field, value in _fields(payload):
+        name = slots.get(field)
+        if name is None or isinstance(value, int) is not (name in _NUMBERS):
+            continue
         if isinstance(value, int):
-            match packet.type, field:
-                case (0, 3) | (1, 3) | (5, 1):
-                    packet.random = _signed(value)
-                case (1, 2) | (2, 1) | (3, 2) | (4, 1) | (64, 1):
-                    packet.connect_id = _signed(value)
-                case (64, 2):
-                    packet.size = value
+            setattr(packet, name, value if value < 1 << 63 else _signed(value))
         else:
-            match packet.type, field:
-                case (0, 1):
-                    packet.protocol = _string(value)
-                case (0, 2):
-                    packet.address = _string(value)
-                case (1, 1) | (3, 1) | (4, 2):
-                    packet.error = _string(value)
-                case (4, 3):
-                    packet.data = value
+            setattr(packet, name, value if name == "data" else _string(value))
+
+
+# What the fields of each payload are called in `Packet`.
+_SLOTS: Final[dict[int, dict[int, str]]] = {
+    DIAL_REQ: {1: "protocol", 2: "address", 3: "random"},
+    DIAL_RSP: {1: "error", 2: "connect_id", 3: "random"},
+    CLOSE_REQ: {1: "connect_id"},
+    CLOSE_RSP: {1: "error", 2: "connect_id"},
+    DATA: {1: "connect_id", 2: "error", 3: "data"},
+    DIAL_CLS: {1: "random"},
+    DRAIN: {},
+    CREDIT: {1: "connect_id", 2: "size"},
+}
+_NUMBERS: Final = frozenset(("random", "connect_id", "size"))
 
 
 def peek_data(message: bytes | memoryview) -> tuple[int, int] | None:
