@@ -205,6 +205,13 @@ StartFakeServer = Callable[..., Awaitable[FakeServer]]
 
 
 @pytest.fixture
+async def fakes(exits: AsyncExitStack) -> AsyncIterator[AsyncExitStack]:
+    """Fake servers end before our agents do: grpcio leaves a TLS goodbye unanswered."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
 def start_endpoint(exits: AsyncExitStack) -> StartEndpoint:
     async def start(talk: Talk | None = None, *, receive_buffer: int = 0) -> Endpoint:
         return await exits.enter_async_context(Endpoint(talk, receive_buffer=receive_buffer))
@@ -240,7 +247,7 @@ def connect_agent(
 
 @pytest.fixture
 def start_fake_server(
-    exits: AsyncExitStack,
+    fakes: AsyncExitStack,
     server_options: dict[str, Any],
     authority: Authority,
     identity: Identity,
@@ -249,7 +256,7 @@ def start_fake_server(
 
     async def start(**options: Any) -> FakeServer:
         options.setdefault("port", server_options["agent_port"])
-        return await exits.enter_async_context(FakeServer(authority, identity, **options))
+        return await fakes.enter_async_context(FakeServer(authority, identity, **options))
 
     return start
 
@@ -257,10 +264,13 @@ def start_fake_server(
 # Frontends
 
 
+ConnectGrpc = Callable[[], Awaitable[GrpcClient]]
+OpenProxy = Callable[[], Awaitable[ProxyStream]]
+OpenTunnel = Callable[[str, str], Awaitable[Tunnel]]
+
+
 @pytest.fixture
-async def grpc_client(
-    exits: AsyncExitStack, server_options: dict[str, Any]
-) -> Callable[[], Awaitable[GrpcClient]]:
+def connect_grpc(exits: AsyncExitStack, server_options: dict[str, Any]) -> ConnectGrpc:
     """Connections of grpcio to the server's Unix socket."""
 
     async def connect() -> GrpcClient:
@@ -270,9 +280,13 @@ async def grpc_client(
 
 
 @pytest.fixture
-async def proxy(grpc_client: Callable[[], Awaitable[GrpcClient]]) -> ProxyStream:
-    """One `Proxy` call on a connection of its own."""
-    return (await grpc_client()).proxy()
+def open_proxy(connect_grpc: ConnectGrpc) -> OpenProxy:
+    """A `Proxy` call on a connection of its own, as kube-apiserver's."""
+
+    async def open_() -> ProxyStream:
+        return (await connect_grpc()).proxy()
+
+    return open_
 
 
 @pytest.fixture
@@ -280,21 +294,16 @@ def http_connect(server_options: dict[str, Any]) -> ConnectClient:
     return ConnectClient(server_options["uds_name"])
 
 
-OpenTunnel = Callable[[str, str], Awaitable[Tunnel]]
-
-
 @pytest.fixture
 def open_tunnel(
-    exits: AsyncExitStack,
-    grpc_client: Callable[[], Awaitable[GrpcClient]],
-    http_connect: ConnectClient,
+    exits: AsyncExitStack, open_proxy: OpenProxy, http_connect: ConnectClient
 ) -> OpenTunnel:
     """`open_tunnel(mode, address)`: a tunnel on a connection of its own, as kube-apiserver does."""
 
     async def dial(mode: str, address: str) -> Tunnel:
         tunnel: Tunnel
         if mode == "grpc":
-            stream = (await grpc_client()).proxy()
+            stream = await open_proxy()
             tunnel = GrpcTunnel(stream, await stream.dial(address))
         else:
             tunnel = await http_connect.dial(address)

@@ -13,23 +13,21 @@ import pytest
 from tests.e2e.conftest import (
     MODES,
     ConnectAgent,
+    ConnectGrpc,
+    OpenProxy,
     OpenTunnel,
     Pair,
     StartAgent,
     StartEndpoint,
     StartFakeServer,
     StartServer,
-    unharmed,
 )
 from tests.peers import schema
 from tests.peers.endpoint import Endpoint, pour, say
 from tests.peers.frontend import (
     ESTABLISHED,
     ConnectClient,
-    GrpcClient,
     GrpcTunnel,
-    ProxyStream,
-    ping,
     read_all,
 )
 
@@ -111,11 +109,11 @@ async def test_w03_the_200_comes_first_and_alone_when_a_stock_agent_sends_all_in
 
 @pytest.mark.parametrize("stay", [True, False], ids=["stays", "closes"])
 async def test_w04_a_grpc_frontend_has_time_to_enter_its_tunnel_before_data_comes(
-    stay: bool, pair: Pair, proxy: ProxyStream, grpc_client, start_endpoint: StartEndpoint
+    stay: bool, pair: Pair, connect_grpc: ConnectGrpc, start_endpoint: StartEndpoint
 ) -> None:
     """konnectivity-client drops what comes at once; it lost nothing after two milliseconds."""
     endpoint = await start_endpoint(say(b"220 hello", stay=stay))
-    client: GrpcClient = await grpc_client()
+    client = await connect_grpc()
     gaps = []
     for _ in range(21):
         stream = client.proxy()
@@ -129,10 +127,11 @@ async def test_w04_a_grpc_frontend_has_time_to_enter_its_tunnel_before_data_come
 
 
 async def test_w05_empty_data_of_an_agent_does_not_reach_a_grpc_frontend(
-    start_server: StartServer, connect_agent: ConnectAgent, proxy: ProxyStream
+    start_server: StartServer, connect_agent: ConnectAgent, open_proxy: OpenProxy
 ) -> None:
     await start_server()
     agent = await connect_agent()
+    proxy = await open_proxy()
     await proxy.begin_dial("endpoint:1")
     _, connect_id = await agent.accept()
     await proxy.end_dial()
@@ -141,11 +140,11 @@ async def test_w05_empty_data_of_an_agent_does_not_reach_a_grpc_frontend(
 
 
 async def test_w13_an_oversized_packet_of_a_frontend_ends_its_tunnel_alone(
-    start_server: StartServer, connect_agent: ConnectAgent, grpc_client
+    start_server: StartServer, connect_agent: ConnectAgent, connect_grpc: ConnectGrpc
 ) -> None:
     await start_server()
     agent = await connect_agent()
-    client: GrpcClient = await grpc_client()
+    client = await connect_grpc()
     rude, polite = client.proxy(), client.proxy()
     ids = []
     for stream in (rude, polite):
@@ -162,13 +161,13 @@ async def test_w13_an_oversized_packet_of_a_frontend_ends_its_tunnel_alone(
 
 
 async def test_w13_an_oversized_packet_of_an_agent_ends_its_tunnel_alone(
-    start_server: StartServer, connect_agent: ConnectAgent, grpc_client
+    start_server: StartServer, connect_agent: ConnectAgent, connect_grpc: ConnectGrpc
 ) -> None:
     await start_server()
     agent = await connect_agent()
     tunnels = []
     for _ in range(2):
-        stream = (await grpc_client()).proxy()
+        stream = (await connect_grpc()).proxy()
         await stream.begin_dial("endpoint:1")
         _, connect_id = await agent.accept()
         tunnels.append(GrpcTunnel(stream, await stream.end_dial()))
@@ -217,14 +216,3 @@ async def test_w62_a_download_travels_in_packets_larger_than_upstreams_4_kib(
     assert statistics.mean(sizes) > 16 << 10
     assert max(sizes) < 4 << 20
     await session.send(schema.close_request(connect_id))
-
-
-@pytest.mark.parametrize("mode", MODES)
-async def test_other_tunnels_stay_quick_while_one_moves_bulk_both_ways(
-    mode: str, pair: Pair, open_tunnel: OpenTunnel, echoing: Endpoint
-) -> None:
-    bystander = await open_tunnel(mode, echoing.address)
-    bulk = await open_tunnel(mode, echoing.address)
-    async with unharmed(bystander):
-        for _ in range(8):
-            await ping(bulk, bytes(100_000))

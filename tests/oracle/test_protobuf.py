@@ -18,7 +18,7 @@ INT64 = st.one_of(st.integers(0, 300), st.integers(-(2**63), 2**63 - 1))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 CONTENT = st.one_of(st.binary(), st.integers(0, 70_000).map(lambda size: bytes([7]) * size))
 
-THEIRS = st.one_of(
+PROPER = st.one_of(
     st.builds(schema.dial_request, INT64, TEXT, TEXT),
     st.builds(schema.dial_response, INT64, INT64, TEXT),
     st.builds(schema.dial_close, INT64),
@@ -34,28 +34,34 @@ THEIRS = st.one_of(
     st.builds(schema.close_request, INT64),
     st.builds(schema.close_response, INT64, TEXT),
     st.just(schema.drain()),
-    # Types and payloads that do not belong together, and types nobody knows.
-    st.builds(lambda kind, other: _retyped(kind, other), st.integers(-3, 9), st.just(None)),
+)
+ODD = st.one_of(
+    st.builds(lambda kind: schema.Packet(type=kind), st.integers(-3, 9)),
     st.builds(
-        lambda kind, connect_id: _retyped(kind, schema.close_request(connect_id)),
-        st.integers(0, 9),
+        lambda kind, connect_id: schema.Packet(type=kind, closeRequest={"connectID": connect_id}),
+        st.integers(-3, 9),
         INT64,
     ),
 )
+"""Types and payloads that do not belong together, and types that nobody knows."""
 
-
-def _retyped(kind: int, other: Any) -> Any:
-    item = other or schema.Packet()
-    item.type = kind
-    return item
+MEMBERS = (
+    "dialRequest",
+    "dialResponse",
+    "closeRequest",
+    "closeResponse",
+    "data",
+    "closeDial",
+    "drain",
+)
+"""The payload of each type."""
 
 
 def ours(theirs: Any) -> Packet:
     """What we mean by a packet of protobuf's: the payload that its type names, or an empty one."""
-    members = ("dialRequest", "dialResponse", "closeRequest", "closeResponse", "data", "closeDial")
     item = Packet(theirs.type)
-    if 0 <= theirs.type < len(members):
-        payload = getattr(theirs, members[theirs.type])
+    if 0 <= theirs.type < len(MEMBERS):
+        payload = getattr(theirs, MEMBERS[theirs.type])
         for mine, name in (
             ("random", "random"),
             ("connect_id", "connectID"),
@@ -69,25 +75,19 @@ def ours(theirs: Any) -> Packet:
     return item
 
 
-@given(THEIRS)
+@given(st.one_of(PROPER, ODD))
 def test_what_protobuf_encodes_we_decode(theirs: Any) -> None:
     assert decode(theirs.SerializeToString()) == ours(theirs)
 
 
-@given(THEIRS.filter(lambda theirs: 0 <= theirs.type <= 6))
-def test_what_we_encode_protobuf_decodes(theirs: Any) -> None:
-    assert ours(schema.Packet.FromString(encode(ours(theirs)))) == ours(theirs)
-
-
-@given(THEIRS.filter(lambda theirs: theirs.WhichOneof("payload") and theirs.type <= 6))
+@given(PROPER)
 def test_both_encode_to_the_same_bytes(theirs: Any) -> None:
-    if ours(theirs) == ours(schema.Packet.FromString(encode(ours(theirs)))) and not _odd(theirs):
-        assert encode(ours(theirs)) == theirs.SerializeToString()
+    assert encode(ours(theirs)) == theirs.SerializeToString()
 
 
-def _odd(theirs: Any) -> bool:
-    names = ["dialRequest", "dialResponse", "closeRequest", "closeResponse", "data", "closeDial"]
-    return theirs.WhichOneof("payload") != [*names, "drain"][theirs.type]
+@given(PROPER)
+def test_what_we_encode_protobuf_decodes(theirs: Any) -> None:
+    assert schema.Packet.FromString(encode(ours(theirs))) == theirs
 
 
 @given(st.integers(1, 2**56 - 1), st.integers(1, 70_000))
@@ -129,9 +129,9 @@ FIELDS = st.lists(
             st.integers(1, 9),
             st.one_of(
                 st.binary(max_size=6),
-                st.lists(st.sampled_from([b"\x08\x05", b"\x10\x06", b"\x0a\x01x", b"\x1a\x01y"])).map(
-                    b"".join
-                ),
+                st.lists(
+                    st.sampled_from([b"\x08\x05", b"\x10\x06", b"\x0a\x01x", b"\x1a\x01y"])
+                ).map(b"".join),
             ),
         ),
         st.builds(lambda value: b"\x79" + value, st.binary(min_size=8, max_size=8)),
@@ -147,8 +147,8 @@ FIELDS = st.lists(
 def test_odd_bytes_are_judged_as_protobuf_judges_them(message: bytes) -> None:
     """Where protobuf takes a message, so do we, and to the same effect.
 
-    differs: groups, text that is no UTF-8, payloads of several kinds in one packet, and payloads
-    that the type does not name, which protobuf parses as well.
+    differs: groups, which no peer sends, and several payloads in one packet, of which protobuf
+    keeps the last one only.
     """
     try:
         theirs = schema.Packet.FromString(message)
@@ -160,23 +160,19 @@ def test_odd_bytes_are_judged_as_protobuf_judges_them(message: bytes) -> None:
         assert "wire type" in str(error)  # noqa: PT017
         return
     assert item.type == theirs.type
-    if theirs.WhichOneof("payload") == _member(theirs.type) and _payloads(message) <= 1:
+    if len(payloads(message)) <= 1:
         assert item == ours(theirs)
 
 
-def _member(kind: int) -> str | None:
-    names = "dialRequest dialResponse closeRequest closeResponse data closeDial drain".split()
-    return names[kind] if 0 <= kind < len(names) else None
-
-
-def _payloads(message: bytes) -> int:
-    found = packet._fields(message)
-    return sum(1 for field, value in found if 2 <= field <= 8 and isinstance(value, bytes))
+def payloads(message: bytes) -> list[int]:
+    fields = packet._fields(message)
+    return [field for field, value in fields if 2 <= field <= 8 and isinstance(value, bytes)]
 
 
 @given(FIELDS)
 @settings(max_examples=300)
 def test_what_we_refuse_protobuf_refuses_too(message: bytes) -> None:
+    """differs: groups; and varints beyond 64 bits, which Go refuses as we do."""
     try:
         decode(message)
     except PacketError as error:

@@ -204,9 +204,7 @@ class ConnectClient:
             streams = await asyncio.open_unix_connection(self._where, limit=READ_AHEAD)
         else:
             host, port = self._where
-            streams = await asyncio.open_connection(
-                host, port, ssl=self._context, limit=READ_AHEAD
-            )
+            streams = await asyncio.open_connection(host, port, ssl=self._context, limit=READ_AHEAD)
         return ConnectTunnel(*streams)
 
     async def ask(self, address: str) -> ConnectTunnel:

@@ -28,8 +28,10 @@ class Session(PacketStream):
     async def end(self) -> None:
         """Wait until the agent, or the test, ends the call."""
         over = asyncio.create_task(self.over.wait())
-        await asyncio.wait({over, self.reader}, return_when=asyncio.FIRST_COMPLETED)
-        over.cancel()
+        try:
+            await asyncio.wait({over, self.reader}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
 
     async def begin_dial(self, address: str) -> int:
         """Send a dial; its `random`."""

@@ -29,8 +29,11 @@ SHORTEST_DRAIN: Final = 10.0
 """Seconds a draining agent stays at least: it may be the only one, and servers need to notice."""
 IDLE_CHECK: Final = 0.25
 
-SERVER_LIMITS: Final = Http2Limits(stream_window=4 << 20, connection_window=4 << 20)
-"""One call carries all tunnels and is read without waiting: windows may be wide."""
+SERVER_LIMITS: Final = Http2Limits(stream_window=512 << 10, connection_window=512 << 10)
+"""One call carries all tunnels and is read without waiting: a window is
+what may be under way."""
+LARGEST_WINDOW: Final = 16 << 20
+"""As wide as grpc-go's; reached only by distant peers (wire/bandwidth.py)."""
 
 
 class Agent:
@@ -51,6 +54,7 @@ class Agent:
                     H2Options(
                         limits=SERVER_LIMITS,
                         keepalive=max(options.keepalive_time, SHORTEST_KEEPALIVE),
+                        largest_window=LARGEST_WINDOW,
                     )
                 ),
                 limits=TunnelLimits(),

@@ -133,7 +133,7 @@ async def dial_endpoint(
 
     Source: upstream's pkg/agent/client.go; differs: `udp` and `unix` are refused.
     """
-    dial = f"dial {protocol}".rstrip()
+    dial = f"dial {protocol}" if protocol else "dial"
     if protocol not in FAMILIES:
         raise DialError(f"{dial}: unknown network {protocol}", "invalid")
     try:

@@ -17,6 +17,7 @@ from konnectivity.errors import LinkError, RpcError
 from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.net.grpc import Call, CallHandler
 from konnectivity.wire import events, frames, grpc
+from konnectivity.wire.bandwidth import WindowTuner
 from konnectivity.wire.events import Headers
 from konnectivity.wire.http2 import Connection
 from konnectivity.wire.keepalive import Keepalive, PingJudge, PingPolicy, Verdict
@@ -24,7 +25,7 @@ from konnectivity.wire.limits import Http2Limits
 
 log = logging.getLogger(__name__)
 
-WRITE_CHUNK: Final = 256 << 10
+WRITE_CHUNK: Final = 64 << 10
 """Bytes asked from the core at a time."""
 WRITE_HIGH: Final = 128 << 10
 """Bytes in the transport's buffer above which we stop asking: what waits longer stays sorted."""
@@ -34,6 +35,10 @@ UNSENT_IN_KERNEL: Final = 128 << 10
 CLOSE_LIMIT: Final = 2.0
 """Seconds a closing connection may take to write its last bytes."""
 PING: Final = b"konnect\0"
+PROBE: Final = b"konnect\1"
+"""What our two kinds of PING carry: the one asks for life, the other measures a round trip."""
+FLUSH_LIMIT: Final = 256 << 10
+"""Bytes written in one go; then the other sockets of the process have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,8 @@ class H2Options:
     """Until the peer's SETTINGS must have come."""
     policy: PingPolicy | None = None
     """Which pings of the peer are tolerated (server role)."""
+    largest_window: int = 0
+    """Bytes up to which receive windows grow for a distant peer; 0: they stay as they are."""
 
 
 class H2Settings:
@@ -93,6 +100,11 @@ class H2Protocol(asyncio.Protocol):
         self._cause = ""
         self._judge = PingJudge(self.options.policy) if self.options.policy else None
         self._keepalive: Keepalive | None = None
+        self._tuner: WindowTuner | None = None
+        if self.options.largest_window:
+            self._tuner = WindowTuner(
+                self.options.limits.stream_window, largest=self.options.largest_window
+            )
         self._timer: asyncio.TimerHandle | Deadline | None = None
         self._closing: asyncio.TimerHandle | None = None
 
@@ -113,6 +125,8 @@ class H2Protocol(asyncio.Protocol):
         now = self._loop.time()
         if self._keepalive is not None:
             self._keepalive.heard(now)
+        if self._tuner is not None and self._tuner.received(len(data), now):
+            self.core.ping(PROBE)
         for event in self.core.receive_data(data, now):
             if type(event) is events.DataReceived:
                 call = self.calls.get(event.stream_id)
@@ -167,6 +181,10 @@ class H2Protocol(asyncio.Protocol):
                 self._reset(stream_id, code, by_peer=by_peer, message=message)
             case events.SettingsReceived():
                 self._settings_received(now)
+            case events.PingAcknowledged(opaque) if opaque == PROBE and self._tuner is not None:
+                wider = self._tuner.acknowledged(now)
+                if wider:
+                    self.core.widen(wider)
             case events.PingReceived(after_content):
                 self._pinged(now, after_content=after_content)
             case events.GoAwayReceived(_, code, debug):
@@ -253,6 +271,7 @@ class H2Protocol(asyncio.Protocol):
         transport, core = self.transport, self.core
         if transport is None or transport.is_closing():
             return
+        written = 0
         while not self.paused:
             data = core.data_to_send(WRITE_CHUNK)
             if not data:
@@ -262,6 +281,10 @@ class H2Protocol(asyncio.Protocol):
                 call = self.calls.get(stream_id)
                 if call is not None:
                     call.writable()
+            written += len(data)
+            if written >= FLUSH_LIMIT:
+                self.schedule_flush()
+                return
 
     @property
     def unsent(self) -> int:

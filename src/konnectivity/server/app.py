@@ -37,9 +37,12 @@ LAST_WORDS: Final = 0.5
 """Seconds for what was written last to leave, at the very end."""
 
 AGENT_LIMITS: Final = Http2Limits(
-    stream_window=4 << 20, connection_window=4 << 20, max_streams=64, resets_burst=200
+    stream_window=512 << 10, connection_window=512 << 10, max_streams=64, resets_burst=200
 )
-"""One call carries all tunnels of an agent and is read without waiting: windows may be wide."""
+"""One call carries all tunnels of an agent and is read without waiting: a window is
+what may be under way."""
+LARGEST_WINDOW: Final = 16 << 20
+"""As wide as grpc-go's; reached only by distant peers (wire/bandwidth.py)."""
 FRONTEND_LIMITS: Final = Http2Limits(
     stream_window=256 << 10,
     connection_window=4 << 20,
@@ -77,6 +80,7 @@ class Server:
                     limits=AGENT_LIMITS,
                     keepalive=max(options.keepalive_time, SHORTEST_KEEPALIVE),
                     policy=AGENT_PINGS,
+                    largest_window=LARGEST_WINDOW,
                 )
             ),
         )

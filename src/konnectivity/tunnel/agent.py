@@ -100,8 +100,8 @@ class AgentTunnel:
             self.reason = Reason.DIAL_FAILED
             self.carrier.refused(self, text)
 
-    def endpoint_data(self, data: bytes) -> None:
-        """Bytes from the endpoint, not empty."""
+    def endpoint_data(self, data: memoryview) -> None:
+        """Bytes from the endpoint, not empty; they are copied before this returns."""
         if (
             self.state is State.OPEN
             and not self.carrier.send(self, data)

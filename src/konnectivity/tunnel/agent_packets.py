@@ -86,7 +86,7 @@ class PacketLink:
         self._forget_dial(tunnel)
         self.outbox.control(Packet(packet.DIAL_RSP, random=tunnel.random, error=text))
 
-    def send(self, tunnel: AgentTunnel, data: bytes) -> bool:
+    def send(self, tunnel: AgentTunnel, data: memoryview) -> bool:
         """One DATA packet."""
         return tunnel.lane is None or self.outbox.data(tunnel.lane, data)
 

@@ -46,7 +46,7 @@ class AgentCarrier(Protocol):
     def refused(self, tunnel: AgentTunnel, text: str) -> None:
         """The endpoint could not be reached; `text` in Go's wording."""
 
-    def send(self, tunnel: AgentTunnel, data: bytes) -> bool:
+    def send(self, tunnel: AgentTunnel, data: memoryview) -> bool:
         """Send bytes to the frontend; False: pause until `tunnel.resume`."""
 
     def ended(self, tunnel: AgentTunnel, reason: Reason) -> None:

@@ -79,12 +79,15 @@ class Outbox:
         self._count(item.type)
         self._link.send(_framed(item))
 
-    def data(self, lane: Lane, data: bytes) -> bool:
-        """Send `data`, not empty, in its tunnel's order. False: pause until `lane.resume`."""
+    def data(self, lane: Lane, data: bytes | memoryview) -> bool:
+        """Send `data`, not empty, in its tunnel's order. False: pause until `lane.resume`.
+
+        A view is copied, so its buffer may be used again.
+        """
         if not lane.chunks and not self._link.full and (lane.credit is None or lane.credit > 0):
             self._send(lane, data)
             return True
-        lane.chunks.append(data)
+        lane.chunks.append(bytes(data))
         lane.waiting += len(data)
         self._enqueue(lane)
         if lane.waiting < PAUSE_AT:
@@ -152,12 +155,12 @@ class Outbox:
         lane.queued = True
         (self._small if lane.waiting <= SMALL else self._large).append(lane)
 
-    def _send(self, lane: Lane, data: bytes) -> None:
+    def _send(self, lane: Lane, data: bytes | memoryview) -> None:
         size = len(data)
         if lane.credit is not None:
             lane.credit -= size
         self._count(packet.DATA)
-        self._link.send(packet.data_head(lane.prefix, size) + data)
+        self._link.send(b"".join((packet.data_head(lane.prefix, size), data)))
 
     def _count(self, kind: int) -> None:
         self.sent[kind] = self.sent.get(kind, 0) + 1

@@ -45,6 +45,8 @@ class Connection:
         self.receive_window = ReceiveWindow(self.limits.connection_window)
         self.content_sent = False
         """HEADERS or DATA went out since the peer's last PING (ping policy of gRPC)."""
+        self.pings_unanswered = 0
+        """PINGs of ours that the peer has yet to acknowledge."""
         self.resets = Bucket(self.limits.resets_burst, self.limits.resets_per_second)
         self.going_away = False
         """We sent GOAWAY: new streams of the peer are refused."""
@@ -95,6 +97,15 @@ class Connection:
             increment = stream.receive_window.consume(size)
             if increment:
                 self.queue(frames.window_update_frame(stream_id, increment))
+
+    def widen(self, increment: int) -> None:
+        """Let the peer have `increment` bytes more under way, on the connection and its streams."""
+        self.receive_window.widen(increment)
+        self.queue(frames.window_update_frame(0, increment))
+        for stream in self.streams.values():
+            if not stream.remote_closed:
+                stream.receive_window.widen(increment)
+                self.queue(frames.window_update_frame(stream.id, increment))
 
     # Sending
 
@@ -199,6 +210,7 @@ class Connection:
 
     def ping(self, opaque: bytes) -> None:
         """Ask the peer for a sign of life; `opaque` (eight bytes) comes back in the answer."""
+        self.pings_unanswered += 1
         self.queue(frames.ping_frame(opaque))
 
     def go_away(self, code: int, debug: bytes = b"") -> None:

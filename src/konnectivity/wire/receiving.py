@@ -314,7 +314,10 @@ class Receiver(FrameReader):
         if stream_id:
             raise ConnectionFault(frames.PROTOCOL_ERROR, f"PING on stream {stream_id}")
         if flags & frames.ACK:
-            self._count_control("PING acknowledgements")
+            if self._connection.pings_unanswered:
+                self._connection.pings_unanswered -= 1
+            else:
+                self._count_control("PING acknowledgements")
             self._events.append(PingAcknowledged(bytes(payload)))
             return
         after_content = self._connection.content_sent

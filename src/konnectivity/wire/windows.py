@@ -21,6 +21,11 @@ class ReceiveWindow:
         """Bear with `size` bytes from a peer that has not read our SETTINGS yet (6.9.3)."""
         self.available = max(self.available, size)
 
+    def widen(self, increment: int) -> None:
+        """Grant `increment` bytes more, for good; the caller announces them."""
+        self._size += increment
+        self.available += increment
+
     def take(self, size: int) -> bool:
         """Count `size` received bytes, padding included; False when the peer overdrew."""
         self.available -= size
