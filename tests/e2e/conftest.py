@@ -42,7 +42,7 @@ MODES = ("grpc", "http-connect")
 async def until(true: Callable[[], object]) -> None:
     """Wait until `true()` is."""
     async with asyncio.timeout(PATIENCE):
-        while not true():
+        while not true():  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.01)
 
 
@@ -290,25 +290,19 @@ def open_proxy(connect_grpc: ConnectGrpc) -> OpenProxy:
 
 
 @pytest.fixture
-def http_connect(server_options: dict[str, Any]) -> ConnectClient:
-    return ConnectClient(server_options["uds_name"])
+async def http_connect(exits: AsyncExitStack, server_options: dict[str, Any]) -> ConnectClient:
+    return await exits.enter_async_context(ConnectClient(server_options["uds_name"]))
 
 
 @pytest.fixture
-def open_tunnel(
-    exits: AsyncExitStack, open_proxy: OpenProxy, http_connect: ConnectClient
-) -> OpenTunnel:
+def open_tunnel(open_proxy: OpenProxy, http_connect: ConnectClient) -> OpenTunnel:
     """`open_tunnel(mode, address)`: a tunnel on a connection of its own, as kube-apiserver does."""
 
     async def dial(mode: str, address: str) -> Tunnel:
-        tunnel: Tunnel
         if mode == "grpc":
             stream = await open_proxy()
-            tunnel = GrpcTunnel(stream, await stream.dial(address))
-        else:
-            tunnel = await http_connect.dial(address)
-            exits.push_async_callback(tunnel.close)
-        return tunnel
+            return GrpcTunnel(stream, await stream.dial(address))
+        return await http_connect.dial(address)
 
     return dial
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
 import statistics
 import time
+from typing import Any
 
 import grpc
 import pytest
@@ -26,9 +28,9 @@ from tests.peers import schema
 from tests.peers.endpoint import Endpoint, pour, say
 from tests.peers.frontend import (
     ESTABLISHED,
-    ConnectClient,
     GrpcTunnel,
     read_all,
+    request,
 )
 
 from konnectivity.client import grpc as own_grpc
@@ -76,35 +78,48 @@ async def test_w01_a_stock_servers_close_request_does_not_cut_off_what_came_befo
     assert await received == hashlib.sha256(UPLOAD).digest()
 
 
+async def connect_raw(path: str) -> socket.socket:
+    """A bare socket: here a read of the kernel's is a read of the client's."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, path)
+    return sock
+
+
 @pytest.mark.parametrize("stay", [True, False], ids=["stays", "closes"])
 async def test_w03_the_200_comes_first_and_alone_when_the_endpoint_speaks_first(
-    stay: bool, pair: Pair, http_connect: ConnectClient, start_endpoint: StartEndpoint
+    stay: bool, pair: Pair, server_options: dict[str, Any], start_endpoint: StartEndpoint
 ) -> None:
+    """In one read, as kube-apiserver's: a byte behind the head makes it give up."""
+    loop = asyncio.get_running_loop()
     endpoint = await start_endpoint(say(b"220 hello", stay=stay))
     for _ in range(100):
-        tunnel = await http_connect.ask(endpoint.address)
-        # One read, as kube-apiserver's: a byte behind the head makes it give up.
-        assert await tunnel.read() == ESTABLISHED
-        assert await tunnel.read() == b"220 hello"
-        await tunnel.close()
+        with await connect_raw(server_options["uds_name"]) as client:
+            await loop.sock_sendall(client, request(endpoint.address))
+            assert await loop.sock_recv(client, 1 << 16) == ESTABLISHED
+            assert await loop.sock_recv(client, 1 << 16) == b"220 hello"
 
 
-async def test_w03_the_200_comes_first_and_alone_when_a_stock_agent_sends_all_in_one_burst(
-    start_server: StartServer, connect_agent: ConnectAgent, http_connect: ConnectClient
+async def test_w03_the_200_comes_first_and_alone_though_client_and_agent_are_out_of_step(
+    start_server: StartServer, connect_agent: ConnectAgent, server_options: dict[str, Any]
 ) -> None:
+    """A stock agent sends everything in one burst, and the client is slow to read the answer."""
+    loop = asyncio.get_running_loop()
     await start_server()
     agent = await connect_agent()
-    for number in range(1, 51):
-        tunnel = await http_connect.ask("endpoint:1")
-        dial = await agent.expect(schema.DIAL_REQ)
-        await agent.send(
-            schema.dial_response(dial.dialRequest.random, number),
-            schema.data(number, b"220 hello"),
-            schema.close_response(number),
-        )
-        assert await tunnel.read() == ESTABLISHED
-        assert await read_all(tunnel) == b"220 hello"
-        await tunnel.close()
+    for number in range(1, 21):
+        with await connect_raw(server_options["uds_name"]) as client:
+            await loop.sock_sendall(client, request("endpoint:1"))
+            dial = await agent.expect(schema.DIAL_REQ)
+            await agent.send(
+                schema.dial_response(dial.dialRequest.random, number),
+                schema.data(number, b"220 hello"),
+                schema.close_response(number),
+            )
+            await asyncio.sleep(0.02)
+            assert await loop.sock_recv(client, 1 << 16) == ESTABLISHED
+            assert await loop.sock_recv(client, 1 << 16) == b"220 hello"
+            assert await loop.sock_recv(client, 1 << 16) == b""
 
 
 @pytest.mark.parametrize("stay", [True, False], ids=["stays", "closes"])
@@ -169,7 +184,7 @@ async def test_w13_an_oversized_packet_of_an_agent_ends_its_tunnel_alone(
     for _ in range(2):
         stream = (await connect_grpc()).proxy()
         await stream.begin_dial("endpoint:1")
-        _, connect_id = await agent.accept()
+        await agent.accept()
         tunnels.append(GrpcTunnel(stream, await stream.end_dial()))
     await agent.send(schema.data(1, b"before"), schema.data(1, TOO_LARGE))
     assert await read_all(tunnels[0]) == b"before"

@@ -117,6 +117,7 @@ def test_protobuf_ignores_our_own_kind_of_packet() -> None:
     assert item.WhichOneof("payload") is None
 
 
+INNER = st.lists(st.sampled_from([b"\x08\x05", b"\x10\x06", b"\x0a\x01x", b"\x1a\x01y"]))
 FIELDS = st.lists(
     st.one_of(
         st.builds(
@@ -127,12 +128,7 @@ FIELDS = st.lists(
         st.builds(
             lambda field, value: packet.varint(field << 3 | 2) + packet.varint(len(value)) + value,
             st.integers(1, 9),
-            st.one_of(
-                st.binary(max_size=6),
-                st.lists(
-                    st.sampled_from([b"\x08\x05", b"\x10\x06", b"\x0a\x01x", b"\x1a\x01y"])
-                ).map(b"".join),
-            ),
+            st.one_of(st.binary(max_size=6), INNER.map(b"".join)),
         ),
         st.builds(lambda value: b"\x79" + value, st.binary(min_size=8, max_size=8)),
         st.builds(lambda value: b"\x7d" + value, st.binary(min_size=4, max_size=4)),

@@ -18,6 +18,12 @@ from tests.peers.streams import PATIENCE, PacketStream
 Metadata = Sequence[tuple[str, str]]
 
 
+def credentials(authority: Authority, identity: Identity) -> grpc.ChannelCredentials:
+    """grpcio's form of a client's certificate, key and trust."""
+    files = (authority.bundle, identity.key, identity.cert)
+    return grpc.ssl_channel_credentials(*(Path(name).read_bytes() for name in files))
+
+
 class FakeAgent(PacketStream):
     """One `Connect` call on a connection of its own. Made by `connect`."""
 
@@ -38,11 +44,9 @@ class FakeAgent(PacketStream):
         metadata: Metadata | None = None,
     ) -> Self:
         """Open the call; the server's answer is not awaited."""
-        files = (authority.bundle, identity.key, identity.cert)
-        credentials = grpc.ssl_channel_credentials(*(Path(name).read_bytes() for name in files))
         channel = grpc.aio.secure_channel(
             f"127.0.0.1:{port}",
-            credentials,
+            credentials(authority, identity),
             options=[
                 # A channel of its own for each agent, with windows that do not grow.
                 ("grpc.use_local_subchannel_pool", 1),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import ssl
@@ -185,10 +186,13 @@ class ConnectTunnel:
 
     async def close(self) -> None:
         self.writer.close()
-        try:
+        with contextlib.suppress(ConnectionError):
             await self.writer.wait_closed()
-        except ConnectionError:
-            pass
+
+
+def request(address: str) -> bytes:
+    """A dial as kube-apiserver sends it."""
+    return f"CONNECT {address} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
 
 class ConnectClient:
@@ -197,6 +201,14 @@ class ConnectClient:
     def __init__(self, where: str | tuple[str, int], context: ssl.SSLContext | None = None) -> None:
         self._where = where
         self._context = context
+        self._tunnels: list[ConnectTunnel] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for tunnel in self._tunnels:
+            await tunnel.close()
 
     async def open(self) -> ConnectTunnel:
         """A connection, nothing said."""
@@ -205,12 +217,14 @@ class ConnectClient:
         else:
             host, port = self._where
             streams = await asyncio.open_connection(host, port, ssl=self._context, limit=READ_AHEAD)
-        return ConnectTunnel(*streams)
+        tunnel = ConnectTunnel(*streams)
+        self._tunnels.append(tunnel)
+        return tunnel
 
     async def ask(self, address: str) -> ConnectTunnel:
         """Send the request as kube-apiserver does; the answer is not read."""
         tunnel = await self.open()
-        await tunnel.write(f"CONNECT {address} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        await tunnel.write(request(address))
         return tunnel
 
     async def answer_to(self, address: str) -> bytes:

@@ -23,7 +23,7 @@ def descriptors() -> Descriptors:
     found = {}
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            target = os.readlink(entry)
+            target = str(entry.readlink())
         except FileNotFoundError:
             continue  # the one that lists this directory
         if not target.startswith("anon_inode:"):

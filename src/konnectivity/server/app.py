@@ -211,8 +211,9 @@ class Server:
             log.warning("Stopping with open tunnels", tunnels=left)
 
     async def _wait_for(self, done: Callable[[], bool], limit: float) -> None:
+        """Look at counts of many owners until they agree; an event for each would be wiring."""
         deadline = asyncio.get_running_loop().time() + limit
-        while not done() and asyncio.get_running_loop().time() < deadline:
+        while not done() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(IDLE_CHECK)
 
 
