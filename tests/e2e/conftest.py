@@ -35,6 +35,7 @@ from konnectivity.agent.options import AgentOptions
 from konnectivity.observe.logs import KlogFormatter, LogOptions
 from konnectivity.server.app import Server
 from konnectivity.server.options import ServerOptions
+from konnectivity.tunnel.budget import TunnelLimits
 
 MODES = ("grpc", "http-connect")
 
@@ -155,16 +156,18 @@ def agent_options(
 
 @pytest.fixture
 def start_server(exits: AsyncExitStack, server_options: dict[str, Any]) -> StartServer:
-    async def start(**overrides: Any) -> Server:
-        return await exits.enter_async_context(Server(ServerOptions(**server_options | overrides)))
+    async def start(*, limits: TunnelLimits | None = None, **overrides: Any) -> Server:
+        options = ServerOptions(**server_options | overrides)
+        return await exits.enter_async_context(Server(options, limits=limits))
 
     return start
 
 
 @pytest.fixture
 def start_agent(exits: AsyncExitStack, agent_options: dict[str, Any]) -> StartAgent:
-    async def start(**overrides: Any) -> Agent:
-        return await exits.enter_async_context(Agent(AgentOptions(**agent_options | overrides)))
+    async def start(*, limits: TunnelLimits | None = None, **overrides: Any) -> Agent:
+        options = AgentOptions(**agent_options | overrides)
+        return await exits.enter_async_context(Agent(options, limits=limits))
 
     return start
 

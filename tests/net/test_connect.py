@@ -404,15 +404,38 @@ async def test_a_race_that_is_cancelled_at_any_turn_leaves_nothing(
     port: int, black_hole: int
 ) -> None:
     resolve = addresses("127.0.0.1@1", f"127.0.0.1@{black_hole}", f"127.0.0.1@{port}")
-    for turns in range(20):
+    for turns in range(10):
         dialling = asyncio.create_task(dial_endpoint("tcp", "node:7", resolve=resolve))
-        if turns >= 15:  # about when the last one joins
-            await asyncio.sleep(STAGGER - 0.001)
-        for _ in range(turns % 15):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        dialling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dialling
+
+
+async def test_a_race_that_is_cancelled_when_it_is_won_leaves_nothing(
+    listener: socket.socket, port: int, black_hole: int
+) -> None:
+    listener.setblocking(False)
+    resolve = addresses(f"127.0.0.1@{black_hole}", f"127.0.0.1@{port}")
+    for turns in range(5):
+        dialling = asyncio.create_task(dial_endpoint("tcp", "node:7", resolve=resolve))
+        accepted = await accept_at_once(listener)
+        for _ in range(turns):
             await asyncio.sleep(0)
         dialling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             (await dialling).close()
+        accepted.close()
+
+
+async def accept_at_once(listener: socket.socket) -> socket.socket:
+    """The next connection, in the very turn of the loop in which it is made."""
+    async with asyncio.timeout(5):
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                return listener.accept()[0]
+            await asyncio.sleep(0)
 
 
 @settings(max_examples=200, deadline=None)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -376,6 +377,28 @@ async def test_the_peer_gets_the_alert_of_a_failed_handshake(authority: Authorit
         await play(ours, serve(authority.issue("localhost")))
         assert theirs.recv(100) == bytes.fromhex("15 0303 0002 02 0a")  # fatal, unexpected_message
         assert theirs.recv(100) == b""
+
+
+async def test_a_client_that_talks_on_still_gets_the_alert(authority: Authority) -> None:
+    one, other = connected_pair()
+    context = ssl.create_default_context(cafile=authority.bundle)
+
+    def talk() -> str:
+        other.setblocking(True)
+        with context.wrap_socket(other, server_hostname="localhost") as client:
+            time.sleep(0.1)  # our verdict is given by now
+            client.sendall(bytes(1000))
+            time.sleep(0.1)
+            try:
+                client.recv(1)
+            except ssl.SSLError as error:
+                return explain(error)
+        return "no alert"
+
+    listening = serve(authority.issue("localhost"), client_ca=authority.bundle)
+    server, said = await asyncio.gather(play(one, listening), asyncio.to_thread(talk))
+    assert server.fault == "the peer sent no client certificate, which we require"
+    assert said == "the peer requires a client certificate and got none"
 
 
 async def test_data_flows_behind_the_handshake(authority: Authority) -> None:

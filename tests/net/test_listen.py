@@ -337,7 +337,7 @@ async def test_a_shortage_of_descriptors_is_outlived_without_spinning(
                 client.connect(("127.0.0.1", listener.port))
             began = time.process_time()
             await asyncio.sleep(0.5)
-            assert time.process_time() - began < 0.2
+            assert time.process_time() - began < 0.05
             assert not echo.made
         await until(lambda: len(echo.made) == 3)  # the waiting ones were not lost
         assert await ask(listener.port, tls.client_context(authority.bundle)) == b"ping"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -266,6 +267,23 @@ async def test_closing_ends_open_connections() -> None:
         Peer(port)
 
 
+async def test_closing_waits_until_all_connections_are_gone() -> None:
+    before = len(list_descriptors())
+    async with serving() as port:
+        peers = [Peer(port) for _ in range(5)]
+        for peer in peers:
+            await peer.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            await peer.read()
+    # Of each pair only our end is left, in the very turn in which the block ends.
+    assert len(list_descriptors()) - before <= len(peers)
+    for peer in peers:
+        peer.close()
+
+
+def list_descriptors() -> list[Path]:
+    return list(Path("/proc/self/fd").iterdir())
+
+
 async def test_closing_twice_is_harmless() -> None:
     async with AdminServer(bound(), ROUTES) as server:
         await server.close()
@@ -347,6 +365,13 @@ async def test_a_client_that_does_not_read_costs_one_answer_and_its_time() -> No
             assert pages < 20  # what the kernel's buffers hold, of 2 000
             await asyncio.sleep(0.4)
             assert len(await peer.rest()) < pages << 20  # it ends in the middle
+
+
+async def test_a_client_that_does_not_read_is_not_read_from_either(port: int) -> None:
+    with Peer(port) as peer:
+        requests = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000_000
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(peer.send(requests), 0.5)
 
 
 async def test_a_slow_reader_gets_all_pipelined_answers(port: int) -> None:

@@ -24,8 +24,6 @@ from h2.events import (
 from h2.events import DataReceived as TheirData
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
-from h2.windows import LARGEST_FLOW_CONTROL_WINDOW
-from hyperframe.frame import FRAME_MAX_ALLOWED_LEN, FRAMES, HeadersFrame, PingFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -137,45 +135,6 @@ class Talk:
         """The one event of this kind that they reported."""
         (found,) = [event for event in self.reported if isinstance(event, kind)]
         return found
-
-
-def test_our_numbers_are_theirs() -> None:
-    kinds = {kind.__name__.removesuffix("Frame"): number for number, kind in FRAMES.items()}
-    assert kinds == {
-        "Data": frames.DATA,
-        "Headers": frames.HEADERS,
-        "Priority": frames.PRIORITY,
-        "RstStream": frames.RST_STREAM,
-        "Settings": frames.SETTINGS,
-        "PushPromise": frames.PUSH_PROMISE,
-        "Ping": frames.PING,
-        "GoAway": frames.GOAWAY,
-        "WindowUpdate": frames.WINDOW_UPDATE,
-        "Continuation": frames.CONTINUATION,
-        "AltSvc": 0x0A,
-    }
-    for code in ErrorCodes:
-        assert getattr(frames, code.name) == code
-        assert frames.error_name(code) == code.name
-    for name in ("HEADER_TABLE_SIZE", "ENABLE_PUSH", "MAX_CONCURRENT_STREAMS"):
-        assert getattr(frames, name) == SettingCodes[name]
-    for name in ("INITIAL_WINDOW_SIZE", "MAX_FRAME_SIZE", "MAX_HEADER_LIST_SIZE"):
-        assert getattr(frames, name) == SettingCodes[name]
-    flags = {
-        flag.name: flag.bit for flag in (*HeadersFrame.defined_flags, *PingFrame.defined_flags)
-    }
-    assert flags == {
-        "END_STREAM": frames.END_STREAM,
-        "END_HEADERS": frames.END_HEADERS,
-        "PADDED": frames.PADDED,
-        "PRIORITY": frames.PRIORITY_FLAG,
-        "ACK": frames.ACK,
-    }
-    assert H2Connection.DEFAULT_MAX_OUTBOUND_FRAME_SIZE == frames.DEFAULT_FRAME_SIZE
-    assert H2Connection.DEFAULT_MAX_INBOUND_FRAME_SIZE == frames.DEFAULT_FRAME_SIZE
-    assert H2Connection.HIGHEST_ALLOWED_STREAM_ID == frames.MAX_STREAM_ID
-    assert LARGEST_FLOW_CONTROL_WINDOW == frames.MAX_WINDOW
-    assert FRAME_MAX_ALLOWED_LEN == frames.LARGEST_FRAME_SIZE
 
 
 BOTH = pytest.mark.parametrize("client", [True, False], ids=["we-are-client", "we-are-server"])

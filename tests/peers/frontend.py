@@ -37,6 +37,12 @@ class Tunnel(Protocol):
     async def close(self) -> None:
         """End it in an orderly way."""
 
+    def pause(self) -> None:
+        """Take nothing more from the server until `resume`, but for what is on its way."""
+
+    def resume(self) -> None:
+        """Go on."""
+
 
 class ProxyStream(PacketStream):
     """One `Proxy` call."""
@@ -165,6 +171,12 @@ class GrpcTunnel:
                 pass
         await self.stream.leave()
 
+    def pause(self) -> None:
+        self.stream.pause()
+
+    def resume(self) -> None:
+        self.stream.resume()
+
 
 class ConnectTunnel:
     """A tunnel on a socket, behind the answer to its CONNECT."""
@@ -188,6 +200,12 @@ class ConnectTunnel:
         self.writer.close()
         with contextlib.suppress(ConnectionError):
             await self.writer.wait_closed()
+
+    def pause(self) -> None:
+        """Nothing to do: the reader stops by itself, `READ_AHEAD` bytes before its caller."""
+
+    def resume(self) -> None:
+        """Nothing to do."""
 
 
 def request(address: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -198,14 +199,20 @@ def test_what_can_never_become_a_request_is_refused_at_once(first: bytes) -> Non
     assert repr(first) in str(error)
 
 
+def status(parse: Callable[[bytes], object], head: bytes) -> int | None:
+    """The status of the refusal, if it is one."""
+    try:
+        parse(head)
+    except Http1Error as error:
+        return error.status
+    return None
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_http1_errors(data: bytes) -> None:
-    for parse in (parse_request, parse_response):
-        for head in (data, data + b"\r\n\r\n", APISERVER[:-2] + data + b"\r\n\r\n"):
-            try:
-                parse(head)
-            except Http1Error as error:
-                assert error.status in (400, 431, 502, 505)  # noqa: PT017
+    for head in (data, data + b"\r\n\r\n", APISERVER[:-2] + data + b"\r\n\r\n"):
+        assert status(parse_request, head) in (None, 400, 431, 505)
+        assert status(parse_response, head) in (None, 502)
 
 
 # What follows a request

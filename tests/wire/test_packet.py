@@ -276,6 +276,22 @@ def test_a_head_and_its_data_are_the_packet_in_grpc_framing(connect_id: int, siz
     assert head + bytes(size) == b"\0" + len(payload).to_bytes(4, "big") + payload
 
 
+@pytest.mark.parametrize("connect_id", [1, 127, 128, 2**14 - 1, 2**14, 2**56 - 1])
+def test_data_is_seen_whatever_lengths_its_varints_have(connect_id: int) -> None:
+    for size in (*range(1, 140), *range(16_360, 16_390)):
+        message = encode(Packet(packet.DATA, connect_id=connect_id, data=bytes(size)))
+
+        assert peek_data(message) == (connect_id, len(message) - size)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 4, 6])
+def test_one_other_byte_makes_data_something_else(at: int) -> None:
+    message = bytearray(encode(Packet(packet.DATA, connect_id=5, data=b"abc")))
+    message[at] ^= 0x40
+
+    assert peek_data(message) is None
+
+
 SHAPED = st.builds(
     lambda parts: b"".join(parts),
     st.lists(

@@ -39,7 +39,7 @@ LARGEST_WINDOW: Final = 16 << 20
 class Agent:
     """One agent. `async with Agent(options):` keeps it connected until the block ends."""
 
-    def __init__(self, options: AgentOptions) -> None:
+    def __init__(self, options: AgentOptions, *, limits: TunnelLimits | None = None) -> None:
         self.options = options
         self.counters = AgentCounters()
         context = self._context()
@@ -57,7 +57,7 @@ class Agent:
                         largest_window=LARGEST_WINDOW,
                     )
                 ),
-                limits=TunnelLimits(),
+                limits=limits or TunnelLimits(),
             ),
             SyncOptions(
                 interval=options.sync_interval,

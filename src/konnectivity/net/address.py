@@ -19,6 +19,8 @@ SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | tuple[int, b
 LONGEST_NAME = 254  # bytes, without the final dot (RFC 1035, 2.3.4)
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_DOTTED = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII)
 _NUMBER = re.compile(r"[-+]?[0-9]+")
 
 
@@ -101,6 +103,8 @@ def parse_ip(host: str, port: int) -> Address | None:
     in IPv6 form is IPv4. An IPv6 zone may be an interface's name or number; an unknown one is 0,
     on which connecting fails.
     """
+    if _DOTTED.fullmatch(host):  # nearly all: no need for the general way
+        return Address(socket.AF_INET, (host, port), f"{host}:{port}")
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:

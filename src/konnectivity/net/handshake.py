@@ -18,6 +18,7 @@ from typing import TypeVar
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 HANDSHAKE_TIMEOUT = 10.0  # seconds; differs: upstream's server waits 120
+ALERT_LINGER = 0.5  # seconds that the peer has to read why we refuse
 SHUTDOWN_TIMEOUT = 5.0  # seconds that a closing connection waits for the peer's close_notify
 
 _UNTRUSTED = "is not signed by a CA of our bundle"
@@ -161,7 +162,8 @@ async def secure(
                 ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
             )
     except HandshakeFault as fault:
-        _send(alert_way, fault.alert)
+        if fault.alert:
+            await _deliver(fault.alert, alert_way)
         raise
     except ConnectionAbortedError as error:
         if error.errno is not None:
@@ -212,10 +214,19 @@ def _explain_verification(error: ssl.SSLCertVerificationError) -> str:
     return f"the peer's certificate was refused: {message}"
 
 
-def _send(sock: socket.socket, alert: bytes) -> None:
-    """Give the kernel the alert; one that does not fit its buffer is not worth waiting for."""
-    with contextlib.suppress(OSError):
+async def _deliver(alert: bytes, sock: socket.socket) -> None:
+    """Send the alert, and drop what the peer sends until it has read it and closed.
+
+    A TLS 1.3 client does not wait for our verdict; a close with its bytes unread would be a reset
+    and destroy the alert on its way.
+    """
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError):  # a TimeoutError too
         sock.send(alert)
+        sock.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(ALERT_LINGER):
+            while await loop.sock_recv(sock, 4096):
+                pass
 
 
 def _words(reason: str) -> str:

@@ -25,6 +25,7 @@ from konnectivity.server.backend import Agents
 from konnectivity.server.exchange import Exchange
 from konnectivity.server.frontend import Frontends
 from konnectivity.server.options import ServerOptions
+from konnectivity.tunnel.budget import TunnelLimits
 from konnectivity.wire.keepalive import AGENT_PINGS, FRONTEND_PINGS
 from konnectivity.wire.limits import Http2Limits
 
@@ -56,9 +57,9 @@ FRONTEND_LIMITS: Final = Http2Limits(
 class Server:
     """One server. `async with Server(options):` serves until the block ends."""
 
-    def __init__(self, options: ServerOptions) -> None:
+    def __init__(self, options: ServerOptions, *, limits: TunnelLimits | None = None) -> None:
         self.options = options
-        self.exchange = Exchange(dial_timeout=options.dial_timeout)
+        self.exchange = Exchange(dial_timeout=options.dial_timeout, limits=limits)
         self.stopping = False
         self._frontends = Frontends(
             self.exchange,

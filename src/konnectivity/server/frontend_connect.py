@@ -149,7 +149,7 @@ class ConnectFrontend(asyncio.Protocol):
     def opened(self, connect_id: int) -> None:
         """200 and nothing else; then what the client sent ahead."""
         self._write(http1.ESTABLISHED)
-        self._first = FirstBytes(self._write, transport=self._transport)
+        self._first = FirstBytes(self._release, transport=self._transport)
         early, self._buffer = self._buffer, b""
         self.resume_reading()
         if early:
@@ -166,7 +166,14 @@ class ConnectFrontend(asyncio.Protocol):
         if first is None or first.open:
             self._write(data)
         else:
+            self.slow = True  # what is held back here must not earn the agent new credit
             first.hold(data)
+
+    def _release(self, held: bytes) -> None:
+        self.slow = False
+        self._write(held)
+        if not self.slow and self._tunnel is not None:
+            self._tunnel.caught_up()
 
     def refused(self, refusal: Refusal) -> None:
         """The HTTP answer upstream gives, byte for byte (7.3)."""

@@ -160,8 +160,8 @@ class GrpcFrontend:
 
     @property
     def slow(self) -> bool:
-        """Whether packets pile up in front of the frontend."""
-        return self._call.full
+        """Whether packets pile up in front of the frontend; held first bytes do, too."""
+        return self._call.full or (self._first is not None and not self._first.open)
 
     @property
     def unsent(self) -> int:
@@ -172,7 +172,7 @@ class GrpcFrontend:
         """Tell the frontend; hold the endpoint's first bytes a moment (W4)."""
         self._prefix = packet.data_prefix(connect_id)
         self._send(Packet(packet.DIAL_RSP, random=self._dial_id or 0, connect_id=connect_id))
-        self._first = FirstBytes(self._write)
+        self._first = FirstBytes(self._release)
 
     def write(self, data: bytes) -> None:
         """Bytes of the endpoint."""
@@ -181,6 +181,13 @@ class GrpcFrontend:
             self._write(data)
         else:
             first.hold(data)
+
+    def _release(self, held: bytes) -> None:
+        size = self._exchange.limits.packet  # held bytes may be many, a message may not
+        for at in range(0, len(held), size):
+            self._write(held[at : at + size])
+        if not self._call.full and self._tunnel is not None:
+            self._tunnel.caught_up()
 
     def _write(self, data: bytes) -> None:
         self._call.send(packet.data_head(self._prefix, len(data)) + data)

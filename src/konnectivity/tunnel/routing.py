@@ -20,18 +20,34 @@ class Backends:
     def __init__(self, randrange: Callable[[int], int]) -> None:
         self._randrange = randrange
         self._streams: dict[str, list[Backend]] = {}
+        # The keys once more, so that a random one costs the same however many there are.
+        self._keys: list[str] = []
+        self._places: dict[str, int] = {}
 
     def add(self, backend: Backend) -> None:
         """Enter a new agent stream."""
-        self._streams.setdefault(backend.agent_id, []).append(backend)
+        key = backend.agent_id
+        if key not in self._streams:
+            self._streams[key] = []
+            self._places[key] = len(self._keys)
+            self._keys.append(key)
+        self._streams[key].append(backend)
 
     def remove(self, backend: Backend) -> None:
         """Forget a stream; unknown ones are fine."""
-        streams = self._streams.get(backend.agent_id, [])
+        key = backend.agent_id
+        streams = self._streams.get(key, [])
         if backend in streams:
             streams.remove(backend)
-        if not streams:
-            self._streams.pop(backend.agent_id, None)
+            if not streams:
+                del self._streams[key]
+                self._forget_key(key)
+
+    def _forget_key(self, key: str) -> None:
+        place, last = self._places.pop(key), self._keys.pop()
+        if last != key:
+            self._keys[place] = last
+            self._places[last] = place
 
     def __len__(self) -> int:
         """The number of agents, not of streams (upstream's `ready_backends`)."""
@@ -39,7 +55,7 @@ class Backends:
 
     def choose(self) -> Backend | None:
         """A random agent; a draining one only when all of them drain. None: no agent at all."""
-        keys = list(self._streams)
+        keys = self._keys
         if not keys:
             return None
         start = self._randrange(len(keys))

@@ -27,7 +27,7 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: ([\x20-\x7e\
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """A request head. `target` as on the request line; `rest` is what followed the head."""
 

@@ -1,0 +1,312 @@
+"""Who stops reading stops only itself: W6, W7, W9, W10, W34.
+
+Between our own pair back-pressure reaches from end to end, so a pause costs nothing. A stock peer
+cannot be held back for one tunnel; what it sends is held up to a limit, then that tunnel ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+
+import grpc
+import pytest
+from tests.e2e.conftest import (
+    MODES,
+    ConnectAgent,
+    OpenProxy,
+    OpenTunnel,
+    Pair,
+    StartAgent,
+    StartEndpoint,
+    StartFakeServer,
+    StartServer,
+    unharmed,
+    until,
+)
+from tests.peers import schema
+from tests.peers.agent import FakeAgent
+from tests.peers.endpoint import Endpoint, listen, pour
+from tests.peers.frontend import GrpcTunnel, Tunnel, ping, read_all
+from tests.peers.server import Session
+
+from konnectivity.tunnel.budget import TunnelLimits
+
+BLOCK = os.urandom(1 << 20)
+BLOCKS = 64
+"""Together more than every buffer on the way."""
+WHOLE = hashlib.sha256(BLOCK * BLOCKS).digest()
+PAUSE = 1.0
+SMALL = TunnelLimits(queue=2 << 20, process=6 << 20)
+PACKET = bytes(64 << 10)
+
+
+async def send_all(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    for _ in range(BLOCKS):
+        writer.write(BLOCK)
+        await writer.drain()
+    writer.write_eof()
+    await asyncio.Event().wait()
+
+
+async def digest_of(tunnel: Tunnel) -> bytes:
+    digest = hashlib.sha256()
+    while content := await tunnel.read():
+        digest.update(content)
+    return digest.digest()
+
+
+# A frontend that does not read
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_w06_a_frontend_that_does_not_read_delays_nobody_else(
+    mode: str,
+    pair: Pair,
+    open_tunnel: OpenTunnel,
+    start_endpoint: StartEndpoint,
+    echoing: Endpoint,
+) -> None:
+    paused = await open_tunnel(mode, (await start_endpoint(pour)).address)
+    paused.pause()
+    bystander = await open_tunnel(mode, echoing.address)
+    async with unharmed(bystander, within=1):
+        await asyncio.sleep(PAUSE)
+        async with asyncio.timeout(1):
+            other = await open_tunnel(mode, echoing.address)
+            await ping(other)
+            await other.close()
+    assert pair.server.exchange.counters.established == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_w10_a_frontend_that_pauses_loses_nothing(
+    mode: str, pair: Pair, open_tunnel: OpenTunnel, start_endpoint: StartEndpoint
+) -> None:
+    tunnel = await open_tunnel(mode, (await start_endpoint(send_all)).address)
+    tunnel.pause()
+    await asyncio.sleep(PAUSE)
+    tunnel.resume()
+    assert await digest_of(tunnel) == WHOLE
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_w06_with_a_stock_agent_only_the_tunnel_that_is_not_read_ends(
+    mode: str,
+    start_server: StartServer,
+    connect_agent: ConnectAgent,
+    open_tunnel: OpenTunnel,
+) -> None:
+    server = await start_server(limits=SMALL)
+    agent = await connect_agent()
+    paused, paused_id = await dial_through(agent, open_tunnel, mode)
+    bystander, bystander_id = await dial_through(agent, open_tunnel, mode)
+    paused.pause()
+    sent = 0
+    while True:
+        await agent.send(schema.data(paused_id, PACKET), schema.data(bystander_id, b"tick"))
+        sent += len(PACKET)
+        async with asyncio.timeout(2):
+            assert await bystander.read() == b"tick"
+        assert server.exchange.budget.held <= SMALL.queue + 2 * len(PACKET)
+        if server.exchange.budget.overflows:
+            break
+    assert sent > SMALL.queue
+    assert (await agent.expect(schema.CLOSE_REQ)).closeRequest.connectID == paused_id
+    assert server.exchange.counters.tunnels_ended == {"overflow": 1}
+    await bystander.write(b"still here")
+    assert (await agent.expect(schema.DATA)).data.data == b"still here"
+
+
+async def dial_through(agent: FakeAgent, open_tunnel: OpenTunnel, mode: str) -> tuple[Tunnel, int]:
+    dialing = asyncio.create_task(open_tunnel(mode, "endpoint:1"))
+    _, connect_id = await agent.accept()
+    return await dialing, connect_id
+
+
+async def test_w06_a_grpc_frontend_whose_tunnel_overflowed_is_told_why_at_once(
+    start_server: StartServer, connect_agent: ConnectAgent, open_proxy: OpenProxy
+) -> None:
+    await start_server(limits=SMALL)
+    agent = await connect_agent()
+    stream = await open_proxy()
+    await stream.begin_dial("endpoint:1")
+    _, connect_id = await agent.accept()
+    tunnel = GrpcTunnel(stream, await stream.end_dial())
+    tunnel.pause()
+    for _ in range(2 * SMALL.queue // len(PACKET)):
+        await agent.send(schema.data(connect_id, PACKET))
+    code, text = await stream.status()
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "frontend reads too slowly" in text
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_w09_closing_during_a_download_is_quick_and_delays_nobody_else(
+    mode: str,
+    pair: Pair,
+    open_tunnel: OpenTunnel,
+    start_endpoint: StartEndpoint,
+    echoing: Endpoint,
+) -> None:
+    pouring = await start_endpoint(pour)
+    bystander = await open_tunnel(mode, echoing.address)
+    async with unharmed(bystander, within=1):
+        for _ in range(5):
+            tunnel = await open_tunnel(mode, pouring.address)
+            await tunnel.read()
+            async with asyncio.timeout(2):
+                await tunnel.close()
+    await pouring.wait_until_open(0)
+
+
+async def test_w09_after_its_close_request_a_frontend_gets_no_more_data(
+    start_server: StartServer, connect_agent: ConnectAgent, open_proxy: OpenProxy
+) -> None:
+    await start_server()
+    agent = await connect_agent()
+    stream = await open_proxy()
+    await stream.begin_dial("endpoint:1")
+    _, connect_id = await agent.accept()
+    await stream.end_dial()
+    await stream.send(schema.close_request(connect_id))
+    await agent.expect(schema.CLOSE_REQ)
+    for _ in range(20):
+        await agent.send(schema.data(connect_id, b"late"))
+    await agent.send(schema.close_response(connect_id))
+    answer = await stream.receive()
+    assert answer.type == schema.CLOSE_RSP
+    assert answer.closeResponse.connectID == connect_id
+
+
+# An endpoint that does not read
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_w07_an_endpoint_that_pauses_loses_nothing_and_delays_nobody_else(
+    mode: str,
+    pair: Pair,
+    open_tunnel: OpenTunnel,
+    start_endpoint: StartEndpoint,
+    echoing: Endpoint,
+) -> None:
+    slow = await start_endpoint(receive_buffer=4096)
+    tunnel = await open_tunnel(mode, slow.address)
+    connection = await slow.accepted()
+    bystander = await open_tunnel(mode, echoing.address)
+    sending = asyncio.create_task(send_blocks(tunnel))
+    async with unharmed(bystander, within=1):
+        await asyncio.sleep(PAUSE)
+        async with asyncio.timeout(1):
+            other = await open_tunnel(mode, echoing.address)
+            await ping(other)
+            await other.close()
+    assert not sending.done()
+    digest = hashlib.sha256()
+    while content := await connection.reader.read(1 << 18):
+        digest.update(content)
+    assert digest.digest() == WHOLE
+    await sending
+
+
+async def send_blocks(tunnel: Tunnel) -> None:
+    for _ in range(BLOCKS):
+        await tunnel.write(BLOCK)
+    await tunnel.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_w07_the_tunnel_of_an_endpoint_that_does_not_read_can_be_closed(
+    mode: str, pair: Pair, open_tunnel: OpenTunnel, start_endpoint: StartEndpoint
+) -> None:
+    tunnel = await open_tunnel(mode, (await start_endpoint(receive_buffer=4096)).address)
+    sending = asyncio.create_task(send_blocks(tunnel))
+    await asyncio.sleep(0.3)
+    sending.cancel()
+    await asyncio.wait({sending})
+    async with asyncio.timeout(2):
+        await tunnel.close()
+    await until(lambda: not pair.server.exchange.counters.established)
+    await until(lambda: not pair.agent.connections.tunnels)
+
+
+async def test_w07_with_a_stock_server_only_the_tunnel_whose_endpoint_does_not_read_ends(
+    start_fake_server: StartFakeServer,
+    start_agent: StartAgent,
+    start_endpoint: StartEndpoint,
+    echoing: Endpoint,
+) -> None:
+    server = await start_fake_server()
+    agent = await start_agent(limits=SMALL)
+    session = await server.session()
+    slow = await start_endpoint(receive_buffer=4096)
+    slow_id, bystander_id = await session.dial(slow.address), await session.dial(echoing.address)
+    sent = 0
+    while True:
+        await session.send(schema.data(slow_id, PACKET), schema.data(bystander_id, b"tick"))
+        sent += len(PACKET)
+        async with asyncio.timeout(2):
+            packet = await session.receive()
+        assert agent.connections.budget.held <= SMALL.queue + 2 * len(PACKET)
+        if packet.type == schema.CLOSE_RSP:
+            break
+        assert packet.data.data == b"tick"
+    assert sent > SMALL.queue
+    assert packet.closeResponse.connectID == slow_id
+    assert packet.closeResponse.error == "endpoint reads too slowly"
+    await session.collect(4)
+    await session.send(schema.data(bystander_id, b"still here"))
+    await session.collect(10)
+
+
+# Memory
+
+
+async def stall(session: Session, endpoint: Endpoint, packet: bytes) -> None:
+    """Open a tunnel and send one packet into it that its endpoint does not take."""
+    connect_id = await session.dial(endpoint.address)
+    await session.send(schema.data(connect_id, packet))
+
+
+async def test_w34_what_an_agent_holds_is_bounded_in_bytes_for_all_tunnels_together(
+    start_fake_server: StartFakeServer, start_agent: StartAgent, start_endpoint: StartEndpoint
+) -> None:
+    """Upstream holds 150 packets of up to 4 MiB for each tunnel and direction."""
+    server = await start_fake_server()
+    agent = await start_agent(limits=SMALL)
+    session = await server.session()
+    slow = await start_endpoint(receive_buffer=4096)
+    packet = bytes(SMALL.queue - (64 << 10))
+    ended = 0
+    for _ in range(12):
+        connect_id = await session.dial(slow.address)
+        await session.send(schema.data(connect_id, packet))
+        # An answer to something else shows that the agent has dealt with the packet.
+        await session.send(schema.close_request(999))
+        while (answer := await session.receive()).closeResponse.connectID != 999:
+            assert answer.closeResponse.error == "endpoint reads too slowly"
+            ended += 1
+        assert agent.connections.budget.held <= SMALL.process + len(packet)
+    assert ended > 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_w34_what_a_server_holds_is_bounded_in_bytes_for_all_tunnels_together(
+    mode: str,
+    start_server: StartServer,
+    connect_agent: ConnectAgent,
+    open_tunnel: OpenTunnel,
+) -> None:
+    server = await start_server(limits=SMALL)
+    agent = await connect_agent()
+    packet = bytes(1 << 20)
+    for _ in range(16):
+        paused, connect_id = await dial_through(agent, open_tunnel, mode)
+        paused.pause()
+        await agent.send(
+            schema.data(connect_id, packet), schema.data(connect_id, packet[: 1 << 19])
+        )
+        assert server.exchange.budget.held <= SMALL.process + len(packet)
+    await until(lambda: server.exchange.budget.overflows)
+    assert server.exchange.counters.tunnels_ended["overflow"] > 0
