@@ -19,8 +19,9 @@ from tests.net.authority import Authority
 
 from konnectivity.net import tcp, tls
 from konnectivity.net.bind import tcp_socket, unix_socket
-from konnectivity.net.handshake import Context, HandshakeFault, is_client_hello
+from konnectivity.net.handshake import Context, HandshakeFault
 from konnectivity.net.listen import Listener, ListenerLimits
+from konnectivity.wire.foreign import describe
 
 pytestmark = pytest.mark.both_loops
 
@@ -40,7 +41,7 @@ class Echo(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if is_client_hello(data):
+        if "speaks TLS" in describe(data):
             logging.getLogger(LOGGER).warning("TLS on a plain-text port")
             self.transport.close()
         else:

@@ -14,6 +14,7 @@ from typing import ClassVar, Final, cast
 
 from konnectivity.agent.counters import AgentCounters
 from konnectivity.errors import DialError
+from konnectivity.net import tcp
 from konnectivity.net.connect import DIAL_TIMEOUT, open_endpoint
 from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.observe import logs
@@ -59,7 +60,14 @@ class EndpointSocket(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH)
         self._sockets.add(self)
-        if self._tunnel is None or not self._tunnel.connected(self):
+        tunnel = self._tunnel
+        if tunnel is None:
+            self._transport.abort()
+        elif tcp.is_connected_to_itself(transport):
+            text = f"dial {tunnel.protocol} {tunnel.address}: connect: connection refused"
+            tunnel.failed(text)
+            self.abort()
+        elif not tunnel.connected(self):
             self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from konnectivity.errors import LinkError, RpcError
-from konnectivity.net import handshake
+from konnectivity.net import handshake, tcp
 from konnectivity.net.connect import connect_server
 from konnectivity.net.grpc import Call
 from konnectivity.net.h2 import H2Protocol, H2Settings
@@ -23,6 +23,7 @@ from konnectivity.tunnel.budget import Budget, TunnelLimits
 from konnectivity.wire import grpc
 from konnectivity.wire.events import Headers
 from konnectivity.wire.grpc import Oversized
+from konnectivity.wire.keepalive import ACK_LIMIT
 
 log = logs.get(__name__)
 
@@ -90,6 +91,7 @@ class ServerLink:
             metadata.append(("authorization", f"Bearer {read_token(options.token_path)}"))
         metadata.append((CREDIT_KEY, "1"))
         sock = await connect_server(options.host, options.port)
+        tcp.tune(sock, user_timeout=ACK_LIMIT)
         try:
             _, self._h2 = await handshake.secure(
                 lambda: H2Protocol(self, client=True, settings=options.h2),

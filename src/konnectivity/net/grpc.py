@@ -112,6 +112,16 @@ class Call:
         self._act(lambda: self._h2.core.end_stream(self.id, grpc.trailers(code, message)))
         self._over(None if code == grpc.OK else RpcError(code, message))
 
+    def abandon(self, code: int, message: str) -> None:
+        """End the call with a status in place of all queued messages (server role).
+
+        The status needs no credit, so a peer that does not read gets it too.
+        """
+        stream = self._h2.core.streams.get(self.id)
+        if stream is not None:
+            stream.drop()
+        self.finish(code, message)
+
     def half_close(self) -> None:
         """Send no more messages (client role)."""
         self._act(lambda: self._h2.core.end_stream(self.id))

@@ -195,14 +195,6 @@ def explain(error: BaseException) -> str:
     return _plain(error)
 
 
-def is_client_hello(data: bytes) -> bool:
-    """Whether a connection that begins with `data` is a TLS client's (RFC 8446, 5.1).
-
-    For the line that a plain-text listener logs instead of "malformed request".
-    """
-    return len(data) >= 3 and data[0] == 0x16 and data[1] == 0x03 and data[2] <= 0x04
-
-
 def _explain_verification(error: ssl.SSLCertVerificationError) -> str:
     message = error.verify_message.rstrip(".")
     known = _VERIFY_FAULTS.get(error.verify_code)

@@ -17,7 +17,7 @@ GC_THRESHOLDS: Final = (20_000, 20, 50)
 def run(main: Callable[[], Coroutine[object, object, T]]) -> T:
     """Run `main` to its end: on uvloop where it is installed, else on asyncio's own loop.
 
-    uvloop was measured ahead on small packets (docs/decisions/uvloop.md).
+    uvloop was measured ahead on small packets (docs/decisions/event-loop.md).
     """
     factory: Callable[[], asyncio.AbstractEventLoop]
     try:

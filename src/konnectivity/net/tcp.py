@@ -35,6 +35,18 @@ def tune_transport(transport: asyncio.BaseTransport) -> None:
         sock.detach()
 
 
+def is_connected_to_itself(transport: asyncio.BaseTransport) -> bool:
+    """Whether both ends of a connection are the same socket.
+
+    That is TCP's simultaneous open: nobody listens on a port from the range of local ports, and
+    the kernel happens to choose that very port as ours. What is sent then comes back.
+
+    Source: Go's `selfConnect`.
+    """
+    own = transport.get_extra_info("sockname")
+    return own is not None and own == transport.get_extra_info("peername")
+
+
 def _tune(sock: socket.socket, user_timeout: float) -> None:
     tcp = socket.IPPROTO_TCP
     sock.setsockopt(tcp, socket.TCP_NODELAY, 1)

@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from konnectivity.net import bind, tls
 from konnectivity.net.h2 import H2Options, H2Settings
-from konnectivity.net.listen import Listener
+from konnectivity.net.listen import Listener, ListenerLimits
 from konnectivity.net.loop import Signals
 from konnectivity.net.loop import run as run_loop
 from konnectivity.observe import logs
@@ -26,7 +26,7 @@ from konnectivity.server.exchange import Exchange
 from konnectivity.server.frontend import Frontends
 from konnectivity.server.options import ServerOptions
 from konnectivity.tunnel.budget import TunnelLimits
-from konnectivity.wire.keepalive import AGENT_PINGS, FRONTEND_PINGS
+from konnectivity.wire.keepalive import ACK_LIMIT, AGENT_PINGS, FRONTEND_PINGS
 from konnectivity.wire.limits import Http2Limits
 
 log = logs.get(__name__)
@@ -37,6 +37,8 @@ IDLE_CHECK: Final = 0.1
 LAST_WORDS: Final = 0.5
 """Seconds for what was written last to leave, at the very end."""
 
+GRPC_LISTENER: Final = ListenerLimits(user_timeout=ACK_LIMIT)
+"""A peer that stops acknowledging data is given up as soon as one that answers no pings."""
 AGENT_LIMITS: Final = Http2Limits(
     stream_window=512 << 10, connection_window=512 << 10, max_streams=64, resets_burst=200
 )
@@ -122,7 +124,7 @@ class Server:
             made = self._frontend_context()
             context = lambda: made  # noqa: E731
             sock = bind.tcp_socket(options.server_bind_address, options.server_port)
-        listener = Listener(sock, self._frontends.accept, context=context)
+        listener = Listener(sock, self._frontends.accept, context=context, limits=GRPC_LISTENER)
         await self._doors.enter_async_context(listener)
         log.info("Listening for frontends", address=listener.address)
 
@@ -157,7 +159,9 @@ class Server:
             cipher_suites=options.cipher_suites,
         )
         sock = bind.tcp_socket(options.agent_bind_address, options.agent_port)
-        listener = Listener(sock, self._agents.accept, context=lambda: context)
+        listener = Listener(
+            sock, self._agents.accept, context=lambda: context, limits=GRPC_LISTENER
+        )
         await self._doors.enter_async_context(listener)
         log.info("Listening for agents", address=listener.address)
         if not options.cluster_ca_cert:

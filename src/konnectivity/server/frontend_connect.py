@@ -183,9 +183,11 @@ class ConnectFrontend(asyncio.Protocol):
         self._close()
 
     def closed(self, reason: Reason, error: str) -> None:
-        """Close behind what was written."""
+        """Close behind what was written, unless the client does not read it."""
         self._tunnel = None
-        if self._first is not None:
+        if reason is Reason.OVERFLOW:
+            self.shut_down()
+        elif self._first is not None:
             self._first.finish(self._close)
 
     def pause_reading(self) -> None:

@@ -200,7 +200,10 @@ class GrpcFrontend:
             self._send(Packet(packet.DIAL_RSP, random=self._dial_id or 0, error=refusal.text))
 
     def closed(self, reason: Reason, error: str) -> None:
-        """CLOSE_RSP behind all bytes."""
+        """CLOSE_RSP behind all bytes; for bytes that it does not read, a status instead."""
+        if reason is Reason.OVERFLOW:
+            self._call.abandon(grpc.RESOURCE_EXHAUSTED, error)
+            return
         tunnel = self._tunnel
         if tunnel is not None and self._first is not None:
             self._first.finish(lambda: self._send_closed(tunnel.connect_id, error))

@@ -108,6 +108,7 @@ class Outbox:
             lane.tail = (_framed(item), sent)
             self._count(item.type)
             self._enqueue(lane)
+            self.flow()  # a lane that only lacked credit has nobody else to set it going
             return
         self.control(item)
         if sent is not None:

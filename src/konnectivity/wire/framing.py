@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from konnectivity.errors import ConnectionFault
 from konnectivity.wire import frames
+from konnectivity.wire.foreign import describe
 
 
 class FrameReader:
@@ -81,4 +82,4 @@ class FrameReader:
 
 
 def _not_http2(first: bytes) -> ConnectionFault:
-    return ConnectionFault(frames.PROTOCOL_ERROR, f"not HTTP/2: the first bytes are {first[:16]!r}")
+    return ConnectionFault(frames.PROTOCOL_ERROR, f"not HTTP/2: {describe(first)}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from konnectivity.errors import Http1Error
+from konnectivity.wire.foreign import describe
 
 MAX_HEAD: Final = 64 << 10
 """Bytes of a head, request line included. Go's default is 1 MiB; CONNECT needs a hundred bytes."""
@@ -134,7 +135,7 @@ def parse_request(buffer: bytes, *, limit: int = MAX_HEAD) -> Request | None:
 def _refuse_early(buffer: bytes) -> None:
     """Refuse what can never become a request, e.g. a TLS ClientHello, without waiting for more."""
     if buffer and not _TOKEN.match(buffer[:16].split(b" ", 1)[0] or b"\0"):
-        raise Http1Error(400, f"not HTTP: the first bytes are {buffer[:16]!r}")
+        raise Http1Error(400, f"not HTTP/1: {describe(buffer)}")
 
 
 def parse_response(buffer: bytes, *, limit: int = MAX_HEAD) -> Response | None:
