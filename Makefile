@@ -51,7 +51,7 @@ $(VENV)/.created:
 		v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=...")'
 	@echo 'making $(VENV)'
 	@$(PYTHON) -m venv $(VENV)
-	@[ -x "$(UV)" ] || $(BIN)/python -m pip install --quiet uv
+	@[ -x "$(UV)" ] || $(BIN)/python -m pip install --quiet --quiet uv
 	@touch $@
 
 # $(call install,<groups>): the project and these dependency groups, as pinned. pip, where its own

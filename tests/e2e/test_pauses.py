@@ -124,7 +124,7 @@ async def dial_through(agent: FakeAgent, open_tunnel: OpenTunnel, mode: str) -> 
     return await dialing, connect_id
 
 
-async def test_w06_a_grpc_frontend_whose_tunnel_overflowed_is_told_why_without_reading_what_was_held(
+async def test_w06_a_grpc_frontend_whose_tunnel_overflowed_reads_why_before_what_was_held(
     start_server: StartServer, connect_agent: ConnectAgent, open_proxy: OpenProxy
 ) -> None:
     await start_server(limits=SMALL)

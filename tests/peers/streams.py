@@ -47,6 +47,11 @@ class PacketStream:
         finally:
             self._inbox.put_nowait(None)
 
+    @property
+    def waiting(self) -> int:
+        """Packets that came and were not asked for yet."""
+        return self._inbox.qsize()
+
     async def send(self, *packets: Any) -> None:
         """Send packets, or any bytes in their place; waits where HTTP/2 has no credit left."""
         for packet in packets:

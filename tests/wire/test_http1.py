@@ -196,7 +196,7 @@ def test_what_can_never_become_a_request_is_refused_at_once(first: bytes) -> Non
     error = refused(first)
 
     assert error.status == 400
-    assert repr(first) in str(error)
+    assert str(error).startswith("not HTTP/1: ")
 
 
 def status(parse: Callable[[bytes], object], head: bytes) -> int | None:

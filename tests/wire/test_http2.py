@@ -293,6 +293,22 @@ def test_new_streams_start_with_the_window_of_the_moment() -> None:
     assert [stream.send_window for stream in peer.connection.streams.values()] == [20, 20]
 
 
+def test_windows_can_be_widened_while_data_flows() -> None:
+    limits = Http2Limits(stream_window=1000, connection_window=65_535)
+    peer = Peer(limits=limits).opened(1)
+    peer.say(peer.head(3, end_stream=True))
+    peer.say(data_frame(bytes(1000)))
+
+    peer.connection.widen(500)
+
+    assert peer.hear() == [frames_window(0, 500), frames_window(1, 500)]
+    peer.say(data_frame(bytes(500)))
+    peer.connection.consume(1, 749)
+    assert peer.hear() == []
+    peer.connection.consume(1, 1)  # half of the wider window is owed
+    assert peer.hear() == [frames_window(1, 750)]
+
+
 # Full and roomy
 
 

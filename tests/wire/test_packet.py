@@ -39,7 +39,7 @@ PACKETS = st.one_of(
     ),
     st.builds(Packet, st.just(packet.DIAL_CLS), random=INT64),
     st.just(Packet(packet.DRAIN)),
-    st.builds(Packet, st.just(packet.CREDIT), connect_id=INT64, size=st.integers(0, 2**64 - 1)),
+    st.builds(Packet, st.just(packet.CREDIT), connect_id=INT64, size=st.integers(0, 2**63 - 1)),
 )
 
 # Bytes by hand

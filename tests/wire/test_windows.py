@@ -35,6 +35,17 @@ def test_a_peer_that_has_not_read_our_settings_is_borne_with() -> None:
     assert window.consume(100) == 100
 
 
+def test_a_wider_window_is_wider_for_good() -> None:
+    window = ReceiveWindow(10)
+    window.take(10)
+
+    window.widen(30)
+
+    assert window.available == 30
+    assert window.consume(19) == 0
+    assert window.consume(1) == 20
+
+
 @given(st.integers(1, 1000), st.lists(st.integers(1, 300)))
 def test_no_credit_is_lost_or_invented(size: int, wishes: list[int]) -> None:
     window = ReceiveWindow(size)

@@ -135,7 +135,8 @@ class EndpointSocket(asyncio.BufferedProtocol):
         if transport is None or transport.is_closing() or self._timer is not None:
             return
         if not self.unsent and _all_acknowledged(transport):
-            transport.close()
+            # Not at once: a dial that came in the same packet is more urgent than a close.
+            asyncio.get_running_loop().call_soon(transport.close)
             return
         self.resume_reading()
         if transport.can_write_eof():

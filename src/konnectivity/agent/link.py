@@ -45,6 +45,7 @@ class LinkOptions:
     token_path: str
     h2: H2Settings
     limits: TunnelLimits
+    answer_limit: float = ANSWER_LIMIT
 
 
 class ServerLink:
@@ -102,13 +103,13 @@ class ServerLink:
         except OSError as error:
             raise LinkError("tls", f"{self._where}: {handshake.explain(error)}") from error
         try:
-            async with asyncio.timeout(ANSWER_LIMIT):
+            async with asyncio.timeout(options.answer_limit):
                 await self._h2.ready
                 self._call = self._h2.open_call(self._request(metadata), self)
                 answer = await self._answer
         except TimeoutError as error:
             raise LinkError(
-                "headers", f"{self._where}: no answer to Connect within {ANSWER_LIMIT:g} s"
+                "headers", f"{self._where}: no answer to Connect within {options.answer_limit:g} s"
             ) from error
         self._read_answer(answer)
 

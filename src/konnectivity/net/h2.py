@@ -127,6 +127,8 @@ class H2Protocol(asyncio.Protocol):
             self._keepalive.heard(now)
         if self._tuner is not None and self._tuner.received(len(data), now):
             self.core.ping(PROBE)
+        # Whatever the events cause leaves in one write, and after tasks that they start.
+        due, self._flush_due = self._flush_due, True
         for event in self.core.receive_data(data, now):
             if type(event) is events.DataReceived:
                 call = self.calls.get(event.stream_id)
@@ -136,7 +138,8 @@ class H2Protocol(asyncio.Protocol):
                     call.data_received(event)
             else:
                 self._take(event, now)
-        self.schedule_flush()
+        if not due:
+            self._loop.call_soon(self.flush)
 
     def pause_writing(self) -> None:
         """The transport's buffer is full."""
