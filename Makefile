@@ -12,7 +12,7 @@ UV   := $(or $(shell command -v uv),$(BIN)/uv)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench constraints clean
+.PHONY: help demo test lint format bench reference constraints clean
 
 help:  ## list the targets
 	@echo 'make <target> [ARGS="..."]'
@@ -37,6 +37,9 @@ format: $(VENV)/.lint  ## let ruff put the sources in order
 
 bench: $(VENV)/.test  ## measure; REF_SERVER and REF_AGENT name a pair to compare with
 	@$(BIN)/python -m bench $(ARGS)
+
+reference: $(VENV)/.runtime  ## write docs/reference/flags.md anew
+	$(BIN)/python -m konnectivity.cli.reference > docs/reference/flags.md
 
 constraints: $(VENV)/.created  ## pin the newest versions that pyproject.toml allows
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --group dev \

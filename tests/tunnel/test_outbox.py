@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from tests.tunnel.ports import RecordingLink
 
 from konnectivity.tunnel.outbox import PAUSE_AT, SMALL, Lane, Outbox
@@ -96,14 +97,50 @@ def test_credit_may_be_overdrawn_by_the_rest_of_one_chunk_and_no_more() -> None:
     assert len(link.take()) == 1
 
 
-def test_the_end_of_a_tunnel_goes_behind_its_data_and_asks_for_no_credit() -> None:
-    link, sent = RecordingLink(), list[str]()
+def ending(link: RecordingLink) -> tuple[Outbox, Lane, list[str]]:
+    """A tunnel that has ended with one chunk that lacks credit."""
+    sent: list[str] = []
     outbox, tunnel = Outbox(link), lane(1, [], credit=1)
     outbox.data(tunnel, b"first")
     outbox.data(tunnel, b"last")
     outbox.finish(tunnel, Packet(packet.CLOSE_RSP, connect_id=1), lambda: sent.append("sent"))
-    assert [each.type for each in link.take()] == [packet.DATA, packet.DATA, packet.CLOSE_RSP]
+    assert [each.data for each in link.take()] == [b"first"]
+    assert sent == []
+    return outbox, tunnel, sent
+
+
+def test_the_end_of_a_tunnel_goes_behind_its_data_and_waits_for_credit_with_it() -> None:
+    link = RecordingLink()
+    outbox, tunnel, sent = ending(link)
+    outbox.grant(tunnel, 100)
+    assert [each.type for each in link.take()] == [packet.DATA, packet.CLOSE_RSP]
     assert sent == ["sent"]
+
+
+def test_a_peer_that_asked_for_the_end_gives_no_credit_and_gets_all_at_once() -> None:
+    link = RecordingLink()
+    outbox, tunnel, sent = ending(link)
+    outbox.waive(tunnel)
+    assert [each.type for each in link.take()] == [packet.DATA, packet.CLOSE_RSP]
+    assert sent == ["sent"]
+
+
+def test_a_cut_drops_what_waits_and_tells_the_end() -> None:
+    link = RecordingLink()
+    outbox, tunnel, sent = ending(link)
+    outbox.cut(tunnel)
+    outbox.cut(tunnel)
+    outbox.flow()
+    assert [each.type for each in link.take()] == [packet.CLOSE_RSP]
+    assert sent == ["sent"]
+
+
+@pytest.mark.parametrize("size", [0, -5])
+def test_credit_that_is_none_is_ignored(size: int) -> None:
+    link = RecordingLink()
+    outbox, tunnel = Outbox(link), lane(1, [], credit=1)
+    outbox.grant(tunnel, size)
+    assert tunnel.credit == 1
 
 
 def test_a_view_is_copied_because_its_buffer_is_used_again() -> None:

@@ -161,10 +161,10 @@ class EndpointSocket(asyncio.BufferedProtocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Close now."""
+        """Close now, with a reset."""
         self._tunnel = None
         if self._transport is not None:
-            self._transport.abort()
+            tcp.reset(self._transport)
 
 
 def _all_acknowledged(transport: asyncio.Transport) -> bool:

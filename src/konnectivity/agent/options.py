@@ -51,12 +51,16 @@ class AgentOptions(LogOptions):
     sync_interval: float = flag(1.0, "Interval of looking for further servers.")
     sync_interval_cap: float = flag(10.0, "Upper bound of that interval after failures.")
     sync_forever: bool = flag(False, "Look for further servers when enough are connected too.")
-    probe_interval: float = flag(1.0, "Interval of checking the state of each connection.")
+    probe_interval: float = flag(
+        1.0, "Accepted without effect: a lost connection is noticed at once here."
+    )
     keepalive_time: float = flag(3600.0, "HTTP/2 ping interval; at least 10s.")
     service_account_token_path: str = flag(
         "", "File with the bearer token, read at each connection attempt."
     )
-    warn_on_channel_limit: bool = flag(False, "Log when a tunnel's queue is full.")
+    warn_on_channel_limit: bool = flag(
+        False, "Accepted without effect: a full queue pauses its source here."
+    )
     xfr_channel_size: int = flag(150, "Accepted without effect: queues are bounded in bytes here.")
     count_server_leases: bool = flag(False, "Count servers by their leases.", later=LEASES)
     lease_namespace: str = flag("kube-system", "Namespace of the leases.", later=LEASES)

@@ -6,7 +6,7 @@ A `Call` is also the `Link` of the packet carrier: it never blocks and says when
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from konnectivity.errors import PacketError, RpcError, StreamFault
 from konnectivity.wire import frames, grpc
@@ -15,6 +15,11 @@ from konnectivity.wire.grpc import MessageReader, Oversized
 
 if TYPE_CHECKING:
     from konnectivity.net.h2 import H2Protocol
+
+
+MAX_BACKLOG: Final = 32 << 20
+"""Bytes queued for one call at which its connection ends. Data stops far below, at `full`; this
+bounds the answers that a peer makes us queue without reading them."""
 
 
 class CallHandler(Protocol):
@@ -87,6 +92,8 @@ class Call:
         try:
             if not h2.core.send_data(self.id, message):
                 self.full = True
+                if h2.core.streams[self.id].backlog > MAX_BACKLOG:
+                    h2.give_up(f"the peer does not read: more than {MAX_BACKLOG} bytes wait for it")
         except StreamFault:
             return
         h2.schedule_flush()
@@ -98,7 +105,7 @@ class Call:
         return self._h2.unsent + (stream.backlog if stream is not None else 0)
 
     def respond(self, metadata: Headers | None = None) -> None:
-        """Send the response head now: upstream's agent waits for it (spec 5.2)."""
+        """Send the response head now: upstream's agent waits for it."""
         self._act(lambda: self._h2.core.send_headers(self.id, grpc.response_headers(metadata)))
 
     def refuse(self, code: int, message: str) -> None:

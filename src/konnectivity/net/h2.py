@@ -322,6 +322,12 @@ class H2Protocol(asyncio.Protocol):
             self.transport.close()
             self._closing = self._loop.call_later(CLOSE_LIMIT, self.abort)
 
+    def give_up(self, cause: str) -> None:
+        """Drop a connection whose peer misbehaves."""
+        log.warning("HTTP/2 fault peer=%s cause=%s", self.peer, cause)
+        self._cause = self._cause or cause
+        self.abort()
+
     def open_call(self, headers: Headers, handler: CallHandler) -> Call:
         """Start a call (client role).
 

@@ -124,7 +124,9 @@ class Server:
             made = self._frontend_context()
             context = lambda: made  # noqa: E731
             sock = bind.tcp_socket(options.server_bind_address, options.server_port)
-        listener = Listener(sock, self._frontends.accept, context=context, limits=GRPC_LISTENER)
+        # Not where CONNECT is served: the kernel counts a paused reader as one that is gone.
+        limits = GRPC_LISTENER if options.modes == {"grpc"} else None
+        listener = Listener(sock, self._frontends.accept, context=context, limits=limits)
         await self._doors.enter_async_context(listener)
         log.info("Listening for frontends", address=listener.address)
 

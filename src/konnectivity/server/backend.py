@@ -1,7 +1,9 @@
-"""The agents' side of the server: `Connect` calls (spec/wire-protocol 5 and 6.5).
+"""The agents' side of the server: `Connect` calls.
 
 Checks metadata, answers with the server's id and count at once, and enters the agent into the
 exchange for as long as the call lives.
+
+Source: upstream `pkg/server/server.go`, `Connect`.
 """
 
 from __future__ import annotations

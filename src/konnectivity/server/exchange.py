@@ -22,6 +22,8 @@ log = logs.get(__name__)
 
 NO_AGENT: Final = "No agent available"
 """kube-apiserver's users know this text; it is upstream's."""
+FLUSH_LIMIT: Final = 30.0
+"""Seconds a slow endpoint may take for what a frontend sent before it left."""
 
 
 class Exchange:
@@ -33,6 +35,7 @@ class Exchange:
         self.backends = Backends(random.randrange)
         self.counters = ServerCounters()
         self._dials = Deadlines(dial_timeout)
+        self.flushes = Deadlines(FLUSH_LIMIT)
         self._loop = asyncio.get_running_loop()
 
     def dial(
@@ -45,7 +48,7 @@ class Exchange:
             log.warning("No agent for a dial", address=address)
             frontend.refused(Refusal(Failure.NO_AGENT, NO_AGENT))
             return None
-        watch = Watch(self.counters, self._loop)
+        watch = Watch(self, self._loop)
         tunnel = ServerTunnel(
             frontend,
             backend,
@@ -63,10 +66,11 @@ class Exchange:
 class Watch:
     """Follows one tunnel: its dial's time limit, its counts, its log lines."""
 
-    __slots__ = ("_counters", "_limit", "_loop", "_since")
+    __slots__ = ("_counters", "_flushes", "_limit", "_loop", "_since")
 
-    def __init__(self, counters: ServerCounters, loop: asyncio.AbstractEventLoop) -> None:
-        self._counters = counters
+    def __init__(self, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> None:
+        self._counters = exchange.counters
+        self._flushes = exchange.flushes
         self._loop = loop
         self._since = loop.time()
         self._limit: Deadline | None = None
@@ -101,7 +105,9 @@ class Watch:
         )
 
     def ended(self, tunnel: ServerTunnel, error: str) -> None:
-        """An established tunnel is over."""
+        """An established tunnel is over; its last bytes have `FLUSH_LIMIT` to leave."""
+        if tunnel.lane is not None and tunnel.lane.waiting:
+            self._flushes.start(lambda: tunnel.backend.cut(tunnel))
         counters = self._counters
         counters.established -= 1
         reason = tunnel.reason.value if tunnel.reason else "?"

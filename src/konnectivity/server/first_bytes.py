@@ -1,7 +1,7 @@
 """Holds an endpoint's first bytes until the frontend has surely read that the tunnel is open.
 
 kube-apiserver's HTTP-CONNECT client fails when even one byte arrives together with the 200, and
-konnectivity-client drops DATA that follows DIAL_RSP at once (W3, W4; spec/wire-protocol 9.2, 9.4).
+konnectivity-client drops DATA that follows DIAL_RSP at once (W3, W4).
 Neither needs more than a moment, and neither needs any once the frontend itself has sent something.
 """
 

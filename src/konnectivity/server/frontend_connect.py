@@ -1,4 +1,4 @@
-"""Frontend mode `http-connect`: one HTTP/1.1 CONNECT, then raw bytes (spec/wire-protocol 7).
+"""Frontend mode `http-connect`: one HTTP/1.1 CONNECT, then raw bytes.
 
 The client's socket is watched from the first byte to the last, also while the dial is pending, so
 a client that leaves is noticed at once (W19). One object writes to the socket, the 200 first (W3).
@@ -10,6 +10,7 @@ import asyncio
 from typing import Final, cast
 
 from konnectivity.errors import Http1Error
+from konnectivity.net import tcp
 from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.observe import logs
 from konnectivity.server.exchange import Exchange
@@ -176,7 +177,7 @@ class ConnectFrontend(asyncio.Protocol):
             self._tunnel.caught_up()
 
     def refused(self, refusal: Refusal) -> None:
-        """The HTTP answer upstream gives, byte for byte (7.3)."""
+        """The HTTP answer upstream gives, byte for byte (`pkg/server/tunnel.go`)."""
         self._tunnel = None
         if not refusal.by_packet:
             self._write(refusal_response(refusal))
@@ -201,9 +202,9 @@ class ConnectFrontend(asyncio.Protocol):
             self._transport.resume_reading()
 
     def shut_down(self) -> None:
-        """The process is stopping: close now."""
+        """Close now, with a reset."""
         if self._transport is not None:
-            self._transport.abort()
+            tcp.reset(self._transport)
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -1,7 +1,9 @@
-"""Frontend mode `grpc`: one `Proxy` call is one tunnel (spec/wire-protocol 6.4).
+"""Frontend mode `grpc`: one `Proxy` call is one tunnel.
 
 A call may use only the connectID its own dial got (W15) and dial only once (W17). The call stays
 open after the tunnel until the frontend ends it, as upstream's clients expect.
+
+Source: upstream `pkg/server/server.go`, `Proxy`.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ class GrpcFrontend:
             self._tunnel.caught_up()
 
     def half_closed(self) -> None:
-        """The frontend is done: a full tear-down, not a half-close of the tunnel (6.4)."""
+        """The frontend is done: a full tear-down, not a half-close of the tunnel."""
         self._leave()
         self._call.finish()
 

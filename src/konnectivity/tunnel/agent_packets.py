@@ -146,6 +146,8 @@ class PacketLink:
                         Packet(packet.CLOSE_RSP, connect_id=item.connect_id, error=error)
                     )
                 else:
+                    if tunnel.lane is not None:
+                        self.outbox.waive(tunnel.lane)
                     tunnel.close()
             case packet.DIAL_CLS:  # upstream ignores it and dials on (W23)
                 cancelled = self.pending.pop(item.random, None)

@@ -36,6 +36,9 @@ class Backend(Protocol):
     def abandon(self, tunnel: ServerTunnel) -> None:
         """As `close`, but nobody waits for `tunnel.ended`."""
 
+    def cut(self, tunnel: ServerTunnel) -> None:
+        """Drop what still waits for the endpoint of an abandoned tunnel, and close it."""
+
 
 class AgentCarrier(Protocol):
     """One server as the agent reaches it."""

@@ -100,15 +100,12 @@ class Outbox:
     ) -> None:
         """Send `item` behind all data of its tunnel, then call `sent`.
 
-        What waits no longer asks for credit: the peer is told to expect the end.
+        Credit counts as before: the reader at the other end goes on granting while it reads.
         """
-        lane.credit = None
         lane.closing = True
         if lane.chunks:
             lane.tail = (_framed(item), sent)
             self._count(item.type)
-            self._enqueue(lane)
-            self.flow()  # a lane that only lacked credit has nobody else to set it going
             return
         self.control(item)
         if sent is not None:
@@ -116,10 +113,22 @@ class Outbox:
 
     def grant(self, lane: Lane, size: int) -> None:
         """The peer took `size` bytes of this tunnel."""
-        if lane.credit is not None:
+        if lane.credit is not None and size > 0:
             lane.credit += size
             self._enqueue(lane)
             self.flow()
+
+    def waive(self, lane: Lane) -> None:
+        """The peer asked for the end and reads no more: what waits needs no credit."""
+        lane.credit = None
+        self._enqueue(lane)
+        self.flow()
+
+    def cut(self, lane: Lane) -> None:
+        """Drop what waits; the end of the tunnel, if it waits too, goes out now."""
+        lane.chunks.clear()
+        lane.waiting = 0
+        self._send_tail(lane)
 
     def flow(self) -> None:
         """Send what waits, as far as the link has room."""
@@ -142,13 +151,17 @@ class Outbox:
         if lane.chunks:
             self._enqueue(lane)
         elif lane.tail is not None:
+            self._send_tail(lane)
+        elif lane.paused:
+            lane.paused = False
+            lane.resume()
+
+    def _send_tail(self, lane: Lane) -> None:
+        if lane.tail is not None:
             (message, sent), lane.tail = lane.tail, None
             self._link.send(message)
             if sent is not None:
                 sent()
-        elif lane.paused:
-            lane.paused = False
-            lane.resume()
 
     def _enqueue(self, lane: Lane) -> None:
         if lane.queued or not lane.chunks or (lane.credit is not None and lane.credit <= 0):

@@ -90,6 +90,11 @@ class PacketBackend:
         if len(self._leaving) > LEAVING:
             self.tunnels.pop(self._leaving.popleft(), None)
 
+    def cut(self, tunnel: ServerTunnel) -> None:
+        """CLOSE_REQ now: the endpoint has not taken the tunnel's last bytes in time."""
+        if tunnel.lane is not None and self.tunnels.get(tunnel.connect_id) is tunnel:
+            self.outbox.cut(tunnel.lane)
+
     # From the agent
 
     def message(self, message: memoryview | Oversized) -> None:

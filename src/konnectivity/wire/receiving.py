@@ -129,8 +129,8 @@ class Receiver(FrameReader):
             raise ConnectionFault(
                 frames.FLOW_CONTROL_ERROR, "the peer overdrew the connection's window"
             )
-        increment = window.consume(size)
-        if increment:
+        if window.available * 2 <= window.size:
+            increment = window.consume(window.size - window.available)
             connection.queue(frames.window_update_frame(0, increment))
         stream = connection.streams.get(stream_id)
         if stream is None:

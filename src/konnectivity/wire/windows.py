@@ -10,10 +10,10 @@ from __future__ import annotations
 class ReceiveWindow:
     """What the peer may still send, for one stream or for the connection. All sizes in bytes."""
 
-    __slots__ = ("_owed", "_size", "available")
+    __slots__ = ("_owed", "available", "size")
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
         self._owed = 0
         self.available = size
 
@@ -23,7 +23,7 @@ class ReceiveWindow:
 
     def widen(self, increment: int) -> None:
         """Grant `increment` bytes more, for good; the caller announces them."""
-        self._size += increment
+        self.size += increment
         self.available += increment
 
     def take(self, size: int) -> bool:
@@ -34,7 +34,7 @@ class ReceiveWindow:
     def consume(self, size: int) -> int:
         """Give back `size` consumed bytes; the increment to announce now, or 0."""
         self._owed += size
-        if self._owed * 2 < self._size:
+        if self._owed * 2 < self.size:
             return 0
         increment, self._owed = self._owed, 0
         self.available += increment
