@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import shutil
 import socket
 import tempfile
@@ -26,6 +27,8 @@ Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Tests start programs while grpcio runs; it would remark on each.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     config.addinivalue_line("markers", "both_loops: run on asyncio's own event loop too")
 
 

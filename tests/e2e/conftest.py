@@ -216,8 +216,8 @@ async def fakes(exits: AsyncExitStack) -> AsyncIterator[AsyncExitStack]:
 
 @pytest.fixture
 def start_endpoint(exits: AsyncExitStack) -> StartEndpoint:
-    async def start(talk: Talk | None = None, *, receive_buffer: int = 0) -> Endpoint:
-        return await exits.enter_async_context(Endpoint(talk, receive_buffer=receive_buffer))
+    async def start(talk: Talk | None = None, **options: Any) -> Endpoint:
+        return await exits.enter_async_context(Endpoint(talk, **options))
 
     return start
 

@@ -53,6 +53,7 @@ async def test_w35_the_program_ends_with_open_frontend_streams(
         await program.line("Server is up")
         port = server_options["agent_port"]
         async with await FakeAgent.connect(port, authority, identity) as agent:
+            await agent.answer()
             stream = await open_proxy()
             await stream.begin_dial("endpoint:1")
             await agent.expect(schema.DIAL_REQ)
@@ -101,6 +102,7 @@ async def test_a_second_signal_ends_the_server_at_once_with_status_1(
         await program.line("Server is up")
         port = server_options["agent_port"]
         async with await FakeAgent.connect(port, authority, identity) as agent:
+            await agent.answer()
             stream = await open_proxy()
             await stream.begin_dial("endpoint:1")
             await agent.accept()

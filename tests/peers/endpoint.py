@@ -36,7 +36,9 @@ class Endpoint:
     `receive_buffer`: a small one makes the kernel push back early.
     """
 
-    def __init__(self, talk: Talk | None = None, *, receive_buffer: int = 0) -> None:
+    def __init__(
+        self, talk: Talk | None = None, *, host: str = "127.0.0.1", receive_buffer: int = 0
+    ) -> None:
         self.open = 0
         """Connections that are open now."""
         self.seen = 0
@@ -45,12 +47,12 @@ class Endpoint:
         self._accepted: asyncio.Queue[Connection] = asyncio.Queue()
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sock = socket.socket()
+        self._sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         if receive_buffer:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._sock.bind(("127.0.0.1", 0))
+        self._sock.bind((host, 0))
         self.port = int(self._sock.getsockname()[1])
-        self.address = f"127.0.0.1:{self.port}"
+        self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:

@@ -233,6 +233,19 @@ def test_a_header_block_in_as_many_frames_as_allowed_is_read() -> None:
     assert event.headers[-1] == ("authorization", "Bearer " + "x" * 20_000)
 
 
+def test_the_frames_of_each_header_block_are_counted_anew() -> None:
+    peer = Peer()
+
+    for stream_id in range(1, 200, 2):
+        block = peer.block(REQUEST)
+        pieces = [
+            headers_frame(block[:4], stream_id=stream_id, end_headers=False),
+            frames.frame(frames.CONTINUATION, 0, stream_id, block[4:8]),
+            frames.frame(frames.CONTINUATION, frames.END_HEADERS, stream_id, block[8:]),
+        ]
+        assert len(peer.say(*pieces)) == 1
+
+
 def test_cve_2016_6581_an_hpack_bomb_ends_the_connection() -> None:
     """A large field in the table, referred to again and again by one byte."""
     peer = Peer()
@@ -321,6 +334,16 @@ def test_pings_that_measure_the_bandwidth_of_our_content_are_no_flood() -> None:
         data, answer = peer.hear()[::-1][:2]
         assert (data.kind, answer.flags) == (frames.DATA, frames.ACK)
         peer.say(frames.window_update_frame(1, 4), frames.window_update_frame(0, 4))
+
+    assert not peer.connection.closed
+
+
+def test_answers_to_our_own_pings_are_no_flood() -> None:
+    peer = Peer()
+    for _ in range(2 * LIMITS.control_burst):
+        peer.connection.ping(bytes(8))
+        assert len(peer.say(frames.ping_frame(bytes(8), ack=True))) == 1
+        peer.hear()
 
     assert not peer.connection.closed
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
 from konnectivity.errors import LinkError, RpcError
 from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.net.grpc import Call, CallHandler
+from konnectivity.net.handshake import explain
 from konnectivity.wire import events, frames, grpc
 from konnectivity.wire.bandwidth import WindowTuner
 from konnectivity.wire.events import Headers
@@ -157,13 +159,15 @@ class H2Protocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End every call, then tell the owner."""
-        cause = self._cause or (str(exc) if exc else "the connection was closed")
+        cause = self._cause or (explain(exc) if exc else "the connection was closed")
         self.core.closed = True
         for timer in (self._timer, self._closing):
             if timer is not None:
                 timer.cancel()
         if not self.ready.done():
-            self.ready.set_exception(LinkError("http2", f"{self.peer}: {cause}"))
+            # In TLS 1.3 a client hears what the server says to its certificate only now.
+            stage = "tls" if isinstance(exc, ssl.SSLError) else "http2"
+            self.ready.set_exception(LinkError(stage, f"{self.peer}: {cause}"))
             self.ready.exception()  # whoever waits gets it; whoever does not is not warned
         calls, self.calls = self.calls, {}
         for call in calls.values():

@@ -32,7 +32,7 @@ from konnectivity.wire.limits import Http2Limits
 log = logs.get(__name__)
 
 SHORTEST_KEEPALIVE: Final = 1.0
-IDLE_CHECK: Final = 0.1
+IDLE_CHECK: Final = 0.02
 """Seconds between looks at whether tunnels are left, while stopping gracefully."""
 LAST_WORDS: Final = 0.5
 """Seconds for what was written last to leave, at the very end."""

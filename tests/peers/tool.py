@@ -1,0 +1,41 @@
+"""Programs of other people, from the machine's packages: curl, nghttp, h2load."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+
+import pytest
+from tests.peers.streams import PATIENCE
+
+PACKAGES = {"curl": "curl", "nghttp": "nghttp2-client", "h2load": "nghttp2-client"}
+
+
+async def run(program: str, *arguments: str) -> str:
+    """What a program printed, once it ended with status 0.
+
+    Where it is not installed the test is skipped, but not in CI: there it fails.
+    """
+    if shutil.which(program) is None:
+        missing = f"{program} is missing, install the package {PACKAGES[program]}"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        process._transport.close()  # type: ignore[attr-defined]
+    text = output.decode()
+    assert process.returncode == 0, f"{program} ended with status {process.returncode}: {text}"
+    return text
