@@ -85,10 +85,11 @@ async def test_the_loss_of_the_agent_ends_its_tunnels_and_no_others(
     server = await start_server()
     tunnels = {}
     for name in ("one", "two"):
-        agent = await connect_agent("same id")  # the newest gets the dial
+        agent = await connect_agent("same id")
         dialing = asyncio.create_task(open_tunnel(mode, "endpoint:1"))
         await agent.accept()
         tunnels[name] = (agent, await dialing)
+        await agent.send(schema.drain())  # the next dial is for the next agent
     await tunnels["one"][0].leave()
     assert await read_all(tunnels["one"][1]) == b""
     assert server.exchange.counters.tunnels_ended == {"agent_lost": 1}

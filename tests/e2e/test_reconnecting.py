@@ -152,7 +152,7 @@ async def test_a_server_that_restarts_on_its_port_is_found_again(
     await until(lambda: not agent.connections.links)
     again = await start_server()
     await until(lambda: len(again.exchange.backends))
-    assert len(agent.connections.links) == 1
+    await until(lambda: len(agent.connections.links) == 1)
     await ping(await open_tunnel("grpc", echoing.address))
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from konnectivity.tunnel.routing import Backends
+from konnectivity.tunnel.routing import SETTLED, Backends
 
 
 @dataclass(eq=False)
@@ -11,8 +11,16 @@ class Agent:
     draining: bool = False
 
 
-def backends(*agents: Agent, at: int = 0) -> Backends:
-    table = Backends(lambda n: at % n)
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def backends(*agents: Agent, at: int = 0, clock: Clock | None = None) -> Backends:
+    table = Backends(lambda n: at % n, clock or Clock())
     for agent in agents:
         table.add(agent)  # type: ignore[arg-type]
     return table
@@ -33,15 +41,25 @@ def test_a_draining_agent_is_the_last_resort() -> None:
     assert backends(draining).choose() is draining
 
 
-def test_w54_of_two_streams_of_one_agent_the_newer_is_preferred() -> None:
+def test_w54_of_two_streams_of_one_agent_the_newer_is_preferred_once_it_stays() -> None:
+    clock = Clock()
     old, new = Agent("a"), Agent("a")
-    table = backends(old, new)
+    table = backends(old, clock=clock)
+    clock.now += 100 * SETTLED
+    table.add(new)  # type: ignore[arg-type]
     assert len(table) == 1
+    assert table.choose() is old  # the agent may be about to close a duplicate
+    clock.now += SETTLED
     assert table.choose() is new
     table.remove(new)  # type: ignore[arg-type]
     assert table.choose() is old
     table.remove(old)  # type: ignore[arg-type]
     assert len(table) == 0
+
+
+def test_of_two_streams_of_one_agent_the_one_that_drains_is_not_preferred() -> None:
+    old, new = Agent("a", draining=True), Agent("a")
+    assert backends(old, new).choose() is new
 
 
 def test_removing_what_is_not_there_changes_nothing() -> None:

@@ -35,6 +35,10 @@ CONNECTION_FAULTS = {
     ),
     # HEADERS, CONTINUATION (6.2, 6.10)
     "HEADERS on stream 0": (headers_frame(b"\x82", stream_id=0), frames.PROTOCOL_ERROR),
+    "HEADERS on stream 0 that go on": (
+        headers_frame(b"\x82", stream_id=0, end_headers=False),
+        frames.PROTOCOL_ERROR,
+    ),
     "HEADERS on an even stream": (headers_frame(b"\x82", stream_id=4), frames.PROTOCOL_ERROR),
     "HEADERS whose padding is too long": (
         frame(frames.HEADERS, frames.PADDED | frames.END_HEADERS, 3, b"\x09\x82"),
@@ -52,6 +56,10 @@ CONNECTION_FAULTS = {
     ),
     "CONTINUATION without HEADERS": (
         frame(frames.CONTINUATION, frames.END_HEADERS, 1, b"\x82"),
+        frames.PROTOCOL_ERROR,
+    ),
+    "CONTINUATION without HEADERS that goes on": (
+        frame(frames.CONTINUATION, 0, 1, b"\x82"),
         frames.PROTOCOL_ERROR,
     ),
     "DATA inside a header block": (
@@ -144,6 +152,19 @@ def test_a_breach_that_concerns_all_streams_ends_the_connection(raw: bytes, code
     assert goaway.payload[:4] == b"\0\0\0\x01"  # the last stream that was accepted
     assert goaway.payload[8:] == fault.message.encode()[:256]
     assert peer.say(data_frame(b"more")) == []  # what follows is not looked at
+
+
+def test_a_window_that_is_too_large_is_one_without_streams_too() -> None:
+    settings = frames.settings_frame({frames.INITIAL_WINDOW_SIZE: 2**31})
+
+    assert ended(Peer().say(settings)).code == frames.FLOW_CONTROL_ERROR
+
+
+def test_the_last_byte_of_a_stream_window_is_no_fault() -> None:
+    peer = Peer().opened()
+
+    assert peer.say(frames.window_update_frame(1, 2**31 - 1 - 65_535)) == []
+    assert reset(peer.say(frames.window_update_frame(1, 1))).code == frames.FLOW_CONTROL_ERROR
 
 
 def test_the_last_byte_of_a_connection_window_is_no_fault() -> None:

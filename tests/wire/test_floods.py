@@ -346,6 +346,8 @@ def test_answers_to_our_own_pings_are_no_flood() -> None:
         peer.hear()
 
     assert not peer.connection.closed
+    turns = (frames.ping_frame(bytes(8), ack=True) for _ in count())
+    assert attack(peer, turns, at_most=LIMITS.control_burst).code == CALM
 
 
 def test_twenty_thousand_window_updates_are_no_flood() -> None:

@@ -517,7 +517,7 @@ def test_the_hpack_table_never_grows() -> None:
     for size in (1 << 20, 100, 4096, 1 << 31):
         peer.say(frames.settings_frame({frames.HEADER_TABLE_SIZE: size}))
 
-    assert peer.connection._encoder.header_table_size == 100
+    assert peer.connection._hpack.header_table_size == 100
     assert peer.connection._encoder.table_size_changes == [100]
 
 

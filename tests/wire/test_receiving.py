@@ -199,6 +199,17 @@ def test_a_header_block_may_be_padded_prioritised_and_continued() -> None:
     assert events == [HeadersReceived(1, REQUEST, True, False)]
 
 
+def test_a_first_frame_may_hold_a_priority_and_nothing_else() -> None:
+    peer = Peer()
+
+    events = peer.say(
+        frame(frames.HEADERS, frames.PRIORITY_FLAG, 1, b"\x80\0\0\0\x10"),
+        frame(frames.CONTINUATION, frames.END_HEADERS, 1, peer.block(REQUEST)),
+    )
+
+    assert events == [HeadersReceived(1, REQUEST, True, False)]
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -326,7 +337,7 @@ def test_settings_are_acknowledged_and_obeyed() -> None:
                 frames.MAX_FRAME_SIZE: 20_000,
                 frames.INITIAL_WINDOW_SIZE: 12,
                 frames.MAX_HEADER_LIST_SIZE: 99,
-                0x4242: 1,
+                0x4242: 2**32 - 1,
             }
         )
     )

@@ -61,14 +61,14 @@ class Connections:
     @property
     def tunnels(self) -> int:
         """Open tunnels and dials of all links."""
-        packets = [link.packets for link in self.links if link.packets is not None]
-        return sum(len(each.tunnels) + len(each.pending) for each in packets)
+        return sum(link.tunnels for link in self.links)
 
     async def run(self) -> None:
         """Connect and reconnect until cancelled; then close everything."""
         wait = self._sync.interval
         try:
             while True:
+                self._let_go()
                 try:
                     await self._sync_once()
                     wait = self._sync.interval
@@ -82,6 +82,12 @@ class Connections:
                 await asyncio.sleep(pause * (1 + random.random() * JITTER))  # noqa: S311 - jitter
         finally:
             await self._close()
+
+    def _let_go(self) -> None:
+        """Leave servers that say they are going and carry none of our tunnels: they wait for it."""
+        for link in list(self.links):
+            if link.going_away and not link.tunnels:
+                link.close()
 
     async def _sync_once(self) -> None:
         wanted = max(self._server_count, 1)

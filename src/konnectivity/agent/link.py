@@ -200,6 +200,11 @@ class ServerLink:
         """The server takes no new calls: another connection is wanted, this one still works."""
         return self._h2 is not None and self._h2.going_away
 
+    @property
+    def tunnels(self) -> int:
+        """Open tunnels and dials."""
+        return len(self.packets.tunnels) + len(self.packets.pending) if self.packets else 0
+
     def drain(self) -> None:
         """Ask the server to prefer other agents."""
         if self.packets is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from konnectivity.errors import PacketError, RpcError, StreamFault
 from konnectivity.wire import frames, grpc
+from konnectivity.wire.blocks import GRPC_RESPONSE
 from konnectivity.wire.events import DataReceived, Headers, HeadersReceived
 from konnectivity.wire.grpc import MessageReader, Oversized
 
@@ -106,7 +107,11 @@ class Call:
 
     def respond(self, metadata: Headers | None = None) -> None:
         """Send the response head now: upstream's agent waits for it."""
-        self._act(lambda: self._h2.core.send_headers(self.id, grpc.response_headers(metadata)))
+        core = self._h2.core
+        if metadata:
+            self._act(lambda: core.send_headers(self.id, grpc.response_headers(metadata)))
+        else:
+            self._act(lambda: core.send_block(self.id, GRPC_RESPONSE))
 
     def refuse(self, code: int, message: str) -> None:
         """End the call at once with a status and no messages."""

@@ -32,7 +32,7 @@ class Exchange:
     def __init__(self, *, dial_timeout: float, limits: TunnelLimits | None = None) -> None:
         self.limits = limits or TunnelLimits()
         self.budget = Budget(self.limits.process)
-        self.backends = Backends(random.randrange)
+        self.backends = Backends(random.randrange, asyncio.get_running_loop().time)
         self.counters = ServerCounters()
         self._dials = Deadlines(dial_timeout)
         self.flushes = Deadlines(FLUSH_LIMIT)

@@ -6,20 +6,27 @@ The other strategies of upstream plug in beside `choose`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from konnectivity.tunnel.carrier import Backend
+
+SETTLED: Final = 5.0
+"""Seconds after which a further stream of an agent is taken to stay."""
 
 
 class Backends:
     """The agent streams that are up, in order of arrival.
 
-    Streams of one agent count as one key, as upstream counts; the newest of them that is not
-    draining is preferred, since the oldest may be a connection that died unnoticed (W54).
+    Streams of one agent count as one key, as upstream counts. An agent that looks for further
+    servers and meets the same one again closes the new stream at once, so the oldest is preferred;
+    but a newer one that stays says that the oldest died unnoticed (W54).
     """
 
-    def __init__(self, randrange: Callable[[int], int]) -> None:
+    def __init__(self, randrange: Callable[[int], int], clock: Callable[[], float]) -> None:
         self._randrange = randrange
-        self._streams: dict[str, list[Backend]] = {}
+        self._clock = clock
+        self._streams: dict[str, dict[Backend, float]] = {}
+        """The streams of each agent and when they arrived."""
         # The keys once more, so that a random one costs the same however many there are.
         self._keys: list[str] = []
         self._places: dict[str, int] = {}
@@ -28,17 +35,17 @@ class Backends:
         """Enter a new agent stream."""
         key = backend.agent_id
         if key not in self._streams:
-            self._streams[key] = []
+            self._streams[key] = {}
             self._places[key] = len(self._keys)
             self._keys.append(key)
-        self._streams[key].append(backend)
+        self._streams[key][backend] = self._clock()
 
     def remove(self, backend: Backend) -> None:
         """Forget a stream; unknown ones are fine."""
         key = backend.agent_id
-        streams = self._streams.get(key, [])
+        streams = self._streams.get(key, {})
         if backend in streams:
-            streams.remove(backend)
+            del streams[backend]
             if not streams:
                 del self._streams[key]
                 self._forget_key(key)
@@ -61,9 +68,17 @@ class Backends:
         start = self._randrange(len(keys))
         last_resort: Backend | None = None
         for offset in range(len(keys)):
-            streams = self._streams[keys[(start + offset) % len(keys)]]
-            for backend in reversed(streams):
-                if not backend.draining:
-                    return backend
-            last_resort = last_resort or streams[-1]
+            backend = self._preferred(self._streams[keys[(start + offset) % len(keys)]])
+            if not backend.draining:
+                return backend
+            last_resort = last_resort or backend
         return last_resort
+
+    def _preferred(self, streams: dict[Backend, float]) -> Backend:
+        """One agent's newest stream that has settled, else its oldest; draining ones last."""
+        if len(streams) == 1:
+            return next(iter(streams))
+        usable = [backend for backend in streams if not backend.draining] or list(streams)
+        before = self._clock() - SETTLED
+        settled = [backend for backend in usable if streams[backend] <= before]
+        return settled[-1] if settled else usable[0]

@@ -11,6 +11,7 @@ Receiving lives in `receiving.py`, so that each file holds one direction.
 from __future__ import annotations
 
 from collections import deque
+from functools import cache
 
 from hpack import Encoder
 
@@ -50,33 +51,16 @@ class Connection:
         self.resets = Bucket(self.limits.resets_burst, self.limits.resets_per_second)
         self.going_away = False
         """We sent GOAWAY: new streams of the peer are refused."""
-        self._encoder = Encoder()
+        self._encoder: Encoder | None = None
+        self._table_size = 4096
         self._receiver = Receiver(self)
         self._last_accepted = frames.MAX_STREAM_ID
         self._next_id = 1
-        self._control: list[bytes | memoryview] = []
+        self._control: list[bytes | memoryview] = [_opening(client, self.limits)]
         self.control_backlog = 0
         """Bytes of control frames queued and not yet taken by `data_to_send`."""
         self._ready: deque[Stream] = deque()
         self._writable: list[int] = []
-        self._start()
-
-    def _start(self) -> None:
-        limits = self.limits
-        settings = {
-            frames.INITIAL_WINDOW_SIZE: limits.stream_window,
-            frames.MAX_FRAME_SIZE: limits.max_frame_size,
-            frames.MAX_HEADER_LIST_SIZE: limits.max_header_list,
-        }
-        if self.client:
-            settings[frames.ENABLE_PUSH] = 0
-            self._control.append(frames.PREFACE)
-        else:
-            settings[frames.MAX_CONCURRENT_STREAMS] = limits.max_streams
-        self._control.append(frames.settings_frame(settings))
-        surplus = limits.connection_window - frames.DEFAULT_WINDOW
-        if surplus:
-            self._control.append(frames.window_update_frame(0, surplus))
 
     # Receiving
 
@@ -149,6 +133,20 @@ class Connection:
             stream.drop()
         return stream
 
+    def send_block(self, stream_id: int, block: bytes) -> None:
+        """As `send_headers`, for a block that is encoded already and leaves HPACK's table alone.
+
+        Raises:
+            StreamFault: the stream is closed.
+        """
+        self._open_half(stream_id)
+        self.content_sent = True
+        self._control.append(
+            frames.headers_frames(
+                stream_id, block, end_stream=False, max_size=self.peer_max_frame_size
+            )
+        )
+
     def send_headers(self, stream_id: int, headers: Headers, *, end_stream: bool = False) -> None:
         """Send a request or response head, at once: heads do not wait for credit.
 
@@ -160,7 +158,7 @@ class Connection:
 
     def _headers(self, stream: Stream, headers: Headers, *, end_stream: bool) -> bytes:
         # Encoded at the moment of queueing: HPACK wants encoding order = sending order.
-        block = self._encoder.encode(headers)
+        block = self._hpack.encode(headers)
         self.content_sent = True
         head = frames.headers_frames(
             stream.id, block, end_stream=end_stream, max_size=self.peer_max_frame_size
@@ -313,8 +311,19 @@ class Connection:
         hpack would forget to announce a size that is set twice, and collect without bound what a
         peer that changes its mind makes it announce.
         """
-        if size < self._encoder.header_table_size:
-            self._encoder.header_table_size = size
+        if size < self._table_size:
+            self._table_size = size
+            if self._encoder is not None:
+                self._encoder.header_table_size = size
+
+    @property
+    def _hpack(self) -> Encoder:
+        """The encoder, made when a block is needed that is no constant."""
+        if self._encoder is None:
+            self._encoder = Encoder()
+            if self._table_size < self._encoder.header_table_size:
+                self._encoder.header_table_size = self._table_size
+        return self._encoder
 
     def make_ready(self, stream: Stream) -> None:
         """Let a stream's waiting data go, where it has credit."""
@@ -333,3 +342,19 @@ class Connection:
         stream.ending = False
         if stream.remote_closed:
             self.streams.pop(stream.id, None)
+
+
+@cache
+def _opening(client: bool, limits: Http2Limits) -> bytes:
+    """What a connection sends first: SETTINGS, and credit for all streams together (3.4)."""
+    settings = {
+        frames.INITIAL_WINDOW_SIZE: limits.stream_window,
+        frames.MAX_FRAME_SIZE: limits.max_frame_size,
+        frames.MAX_HEADER_LIST_SIZE: limits.max_header_list,
+    }
+    settings.update(
+        {frames.ENABLE_PUSH: 0} if client else {frames.MAX_CONCURRENT_STREAMS: limits.max_streams}
+    )
+    opening = (frames.PREFACE if client else b"") + frames.settings_frame(settings)
+    surplus = limits.connection_window - frames.DEFAULT_WINDOW
+    return opening + (frames.window_update_frame(0, surplus) if surplus else b"")

@@ -5,14 +5,11 @@ Every rule that a peer can break is enforced here, and every flood is counted he
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
-
-from hpack import Decoder
-from hpack.exceptions import HPACKError, OversizedHeaderListError
 
 from konnectivity.errors import ConnectionFault, StreamFault
 from konnectivity.wire import frames
+from konnectivity.wire.blocks import BlockDecoder
 from konnectivity.wire.events import (
     ConnectionEnded,
     DataReceived,
@@ -34,9 +31,6 @@ from konnectivity.wire.stream import Stream
 if TYPE_CHECKING:
     from konnectivity.wire.http2 import Connection
 
-# A header block that starts with more resizings of the HPACK table than any encoder needs (two).
-_RESIZES: Final = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f]){17}")
-
 
 class Receiver(FrameReader):
     """Reads the peer's frames on behalf of one `Connection`, whose state it changes."""
@@ -51,7 +45,7 @@ class Receiver(FrameReader):
         """The peer has read our SETTINGS, windows included."""
         self._connection = connection
         self._limits = limits
-        self._decoder = Decoder(max_header_list_size=limits.max_header_list)
+        self._blocks = BlockDecoder(max_list=limits.max_header_list)
         self._block = bytearray()
         self._block_stream = 0
         self._block_ends_stream = False
@@ -203,21 +197,7 @@ class Receiver(FrameReader):
         if flags & frames.END_HEADERS:
             stream_id, self._block_stream = self._block_stream, 0
             block, self._block = bytes(self._block), bytearray()
-            self._end_block(stream_id, self._decode(block))
-
-    def _decode(self, block: bytes) -> Headers:
-        if _RESIZES.match(block):
-            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "too many HPACK table sizes")
-        try:
-            fields = self._decoder.decode(block, raw=True)
-            return [(_text(name), _text(value)) for name, value in fields]
-        except OversizedHeaderListError as error:
-            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "a header list is too long") from error
-        except HPACKError as error:
-            # hpack's text would quote the block, secrets included.
-            raise ConnectionFault(
-                frames.COMPRESSION_ERROR, "a header block does not decode (RFC 7541)"
-            ) from error
+            self._end_block(stream_id, self._blocks.decode(block))
 
     def _end_block(self, stream_id: int, headers: Headers) -> None:
         connection = self._connection
@@ -404,8 +384,3 @@ def _expect_size(payload: memoryview, size: int, what: str) -> None:
         raise ConnectionFault(
             frames.FRAME_SIZE_ERROR, f"{what} of {len(payload)} bytes instead of {size}"
         )
-
-
-def _text(raw: bytes) -> str:
-    # Field values are octets; latin-1 keeps every one of them.
-    return raw.decode("latin-1")
