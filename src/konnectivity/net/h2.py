@@ -160,7 +160,7 @@ class H2Protocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End every call, then tell the owner."""
         cause = self._cause or (explain(exc) if exc else "the connection was closed")
-        self.core.closed = True
+        self.core.detach()
         for timer in (self._timer, self._closing):
             if timer is not None:
                 timer.cancel()

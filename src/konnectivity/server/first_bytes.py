@@ -98,6 +98,7 @@ class FirstBytes:
         held, self._held = self._held, []
         if held:
             self._release(b"".join(held))
+        self._release = _nothing
         end, self._end = self._end, None
         if end is not None:
             end()
@@ -106,10 +107,15 @@ class FirstBytes:
         """The frontend is gone, or closing: it wants none of it."""
         self.open = True
         self._held = []
+        self._release = _nothing
         self._end = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _nothing(_data: bytes) -> None:
+    """Stands for the frontend once it is not needed: a cycle would wait for the collector."""
 
 
 def _unread(transport: asyncio.Transport | None) -> bool:

@@ -166,4 +166,6 @@ class AgentTunnel:
         self.reason = self.reason or reason
         if self.intake is not None:
             self.intake.release()
+        if self.lane is not None:
+            self.lane.detach()
         return was_open

@@ -61,6 +61,14 @@ class Lane:
         self.queued = False
         self.paused = False
 
+    def detach(self) -> None:
+        """The source is gone: let go of it, so that its memory need not wait for the collector."""
+        self.resume = _nothing
+
+
+def _nothing() -> None:
+    """Stands for a source that is gone."""
+
 
 class Outbox:
     """Puts packets of all tunnels onto one link."""

@@ -209,3 +209,5 @@ class ServerTunnel:
     def _release(self) -> None:
         if self.intake is not None:
             self.intake.release()
+        if self.lane is not None:
+            self.lane.detach()

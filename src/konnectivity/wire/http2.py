@@ -37,7 +37,8 @@ class Connection:
         self.client = client
         self.streams: dict[int, Stream] = {}
         self.closed = False
-        """A fault ended the connection; input is ignored, GOAWAY is queued."""
+        """A fault or the transport ended the connection; input is ignored."""
+        self._detached = False
         self.peer_going_away = False
         self.send_window = frames.DEFAULT_WINDOW
         self.peer_initial_window = frames.DEFAULT_WINDOW
@@ -61,6 +62,15 @@ class Connection:
         """Bytes of control frames queued and not yet taken by `data_to_send`."""
         self._ready: deque[Stream] = deque()
         self._writable: list[int] = []
+
+    def detach(self) -> None:
+        """The transport is gone: take no more input, and be no garbage collector's business.
+
+        kube-apiserver makes a connection for each tunnel, and each has the two halves in a cycle.
+        """
+        if not self._detached:
+            self._detached = self.closed = True
+            self._receiver.detach()
 
     # Receiving
 

@@ -55,6 +55,10 @@ class Receiver(FrameReader):
         self._events: list[Event] = []
         self._now = 0.0
 
+    def detach(self) -> None:
+        """Let go of the connection; nothing more will be received."""
+        del self._connection
+
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Parse what arrived; faults become events and queued frames."""
         self._now = now
