@@ -150,6 +150,8 @@ async def test_w05_empty_data_of_an_agent_does_not_reach_a_grpc_frontend(
     await proxy.begin_dial("endpoint:1")
     _, connect_id = await agent.accept()
     await proxy.end_dial()
+    await proxy.send(schema.data(connect_id, b"hello"))  # from now on nothing is held back
+    await agent.expect(schema.DATA)
     await agent.send(schema.data(connect_id, b""), schema.data(connect_id, b"after"))
     assert (await proxy.expect(schema.DATA)).data.data == b"after"
 

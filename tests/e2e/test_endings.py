@@ -120,6 +120,18 @@ async def test_w30_a_dying_connection_does_not_take_its_replacement_along(
 
 # W63: the work of closing tunnels
 
+FEW, MANY = 15, 200
+
+
+def assert_no_scan(few: float, many: float) -> None:
+    """Lines for each of few tunnels, and of many.
+
+    A loop over all of them would add about `MANY` lines to each. The margin is for reads that
+    happen to bring the packets of one tunnel or of several.
+    """
+    assert few > 10, "nothing was counted"
+    assert many - few < MANY / 2
+
 
 @contextmanager
 def counted_lines() -> Iterator[list[int]]:
@@ -159,11 +171,9 @@ async def lines_to_close(
 async def test_w63_the_work_of_closing_a_tunnel_does_not_grow_with_their_number(
     pair: Pair, http_connect: ConnectClient, echoing: Endpoint
 ) -> None:
-    few = await lines_to_close(http_connect, pair, echoing, 20)
-    many = await lines_to_close(http_connect, pair, echoing, 150)
-    # Linear is 7.5 times as much; scans of all tunnels would make it 56 times.
-    assert few > 20
-    assert many < few * 12
+    few = await lines_to_close(http_connect, pair, echoing, FEW)
+    many = await lines_to_close(http_connect, pair, echoing, MANY)
+    assert_no_scan(few / FEW, many / MANY)
 
 
 async def test_w63_the_work_of_ending_a_grpc_frontends_streams_does_not_grow_with_their_number(
@@ -181,9 +191,8 @@ async def test_w63_the_work_of_ending_a_grpc_frontends_streams_does_not_grow_wit
             await until(lambda: not pair.agent.connections.tunnels)
         return count[0]
 
-    few, many = await lines(20), await lines(150)
-    assert few > 20
-    assert many < few * 12
+    few, many = await lines(FEW), await lines(MANY)
+    assert_no_scan(few / FEW, many / MANY)
 
 
 async def test_dials_and_closes_in_a_crowd_leave_every_other_tunnel_alone(

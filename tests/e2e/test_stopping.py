@@ -7,6 +7,7 @@ import signal
 import time
 from typing import Any
 
+import grpc
 import pytest
 from tests.e2e.conftest import (
     MODES,
@@ -40,6 +41,8 @@ async def test_w35_open_frontend_streams_do_not_keep_a_stopping_server(
     await open_.end_dial()
     async with asyncio.timeout(3):
         await server.stop()
+    for stream in (idle, dialling, open_):
+        assert (await stream.status())[0] is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_w35_the_program_ends_with_open_frontend_streams(

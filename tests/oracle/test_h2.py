@@ -30,6 +30,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from konnectivity.wire import events as our
 from konnectivity.wire import frames
+from konnectivity.wire.blocks import GRPC_RESPONSE
 from konnectivity.wire.events import Headers
 from konnectivity.wire.http2 import Connection
 from konnectivity.wire.limits import Http2Limits
@@ -386,6 +387,20 @@ def test_a_small_hpack_table_is_respected(client: bool) -> None:
     heads = [e for e in talk.reported if isinstance(e, RequestReceived | ResponseReceived)]
     assert len(heads) == 11
     assert ("agentid", "agent-19") in text(heads[9].headers)
+
+
+def test_a_constant_head_tells_of_a_smaller_hpack_table_too() -> None:
+    """RFC 7541, 4.2: the first block after the change says so, whatever block that is."""
+    talk = Talk(client=False, settings={SettingCodes.HEADER_TABLE_SIZE: 0})
+    for stream_id in (1, 3):
+        talk.theirs.send_headers(stream_id, REQUEST)
+        talk.exchange()
+        talk.ours.send_block(stream_id, GRPC_RESPONSE)
+        talk.ours.end_stream(stream_id, TRAILERS)
+        talk.exchange()
+
+    heads = [e for e in talk.reported if isinstance(e, ResponseReceived)]
+    assert [text(head.headers) for head in heads] == [RESPONSE, RESPONSE]
 
 
 def test_streams_beyond_our_limit_are_not_even_tried() -> None:

@@ -21,6 +21,8 @@ REQUEST: Headers = [
 ]
 RESPONSE: Headers = [(":status", "200"), ("content-type", "application/grpc")]
 TRAILERS: Headers = [("grpc-status", "0")]
+WIDE = {frames.INITIAL_WINDOW_SIZE: 2**31 - 1}
+"""Settings that never make us wait for a stream's credit."""
 
 
 class Frame(NamedTuple):
@@ -125,6 +127,18 @@ class Peer:
             if frame.kind == frames.HEADERS:
                 self.fields(frame)
         return self
+
+
+def wide(client: bool = False, stream_id: int = 1) -> Peer:
+    """A peer with an open stream that grants more credit than any test uses."""
+    peer = Peer(client=client, settings=WIDE).opened(stream_id)
+    peer.say(frames.window_update_frame(0, 2**31 - 1 - 65_535))
+    return peer
+
+
+def content(heard: list[Frame]) -> bytes:
+    """All that DATA frames carry, of whatever stream."""
+    return b"".join(frame.payload for frame in heard if frame.kind == frames.DATA)
 
 
 def ended(events: list[Event]) -> ConnectionEnded:

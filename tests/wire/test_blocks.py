@@ -56,6 +56,7 @@ def test_what_is_remembered_is_bounded() -> None:
         (block,) = encoded([*HEAD, ("n", str(number))])
         BlockDecoder(max_list=LIMIT).decode(block)
     assert len(blocks._known) == blocks.REMEMBERED
+    assert (block, LIMIT) in blocks._known  # agents that came before cannot keep a frontend out
 
 
 def test_a_head_within_one_limit_is_judged_anew_under_another() -> None:

@@ -24,6 +24,7 @@ from tests.wire.peer import (
 )
 
 from konnectivity.wire import frames
+from konnectivity.wire.blocks import GRPC_RESPONSE
 from konnectivity.wire.events import ConnectionEnded, DataReceived, Event
 from konnectivity.wire.http2 import Connection
 from konnectivity.wire.limits import Http2Limits
@@ -456,6 +457,15 @@ def test_answers_that_are_not_read_end_the_connection(
     assert (fault.code, fault.message) == (CALM, "the peer does not read the answers it causes")
 
 
+def test_answers_that_are_read_do_not_add_up() -> None:
+    peer = Peer(limits=Http2Limits(max_control_backlog=100))
+    for _ in range(100):
+        peer.say(frames.ping_frame(bytes(8)))
+        assert len(peer.hear()) == 1
+
+    assert not peer.connection.closed
+
+
 def test_cve_2019_9517_responses_that_are_not_read_end_the_connection() -> None:
     peer = Peer(limits=Http2Limits(max_control_backlog=50_000))
     tracemalloc.start()
@@ -470,6 +480,23 @@ def test_cve_2019_9517_responses_that_are_not_read_end_the_connection() -> None:
 
     assert ended(events).message == "the peer does not read the answers it causes"
     assert peak < MEMORY
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_heads_that_are_not_read_end_the_connection(constant: bool) -> None:
+    peer = Peer(limits=Http2Limits(max_control_backlog=5000, resets_burst=1 << 30))
+    stream_id = 1
+    while not peer.connection.closed:
+        assert stream_id < 2000
+        peer.say(peer.head(stream_id))
+        if constant:
+            peer.connection.send_block(stream_id, GRPC_RESPONSE)
+        else:
+            peer.connection.send_headers(stream_id, RESPONSE)
+        events = peer.say(frames.reset_frame(stream_id, frames.CANCEL))
+        stream_id += 2
+
+    assert ended(events).message == "the peer does not read the answers it causes"
 
 
 def test_w06_a_window_that_never_opens_bounds_what_waits() -> None:

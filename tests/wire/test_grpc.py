@@ -15,10 +15,10 @@ from konnectivity.wire import grpc
 from konnectivity.wire.grpc import MessageReader, Oversized
 
 
-def read(reader: MessageReader, *pieces: bytes) -> list[bytes | int]:
-    """Messages as bytes, oversized ones as their size."""
+def read(reader: MessageReader, *pieces: bytes) -> list[bytes | tuple[int, bytes]]:
+    """Messages as bytes, oversized ones as their size and head."""
     return [
-        found.size if isinstance(found, Oversized) else bytes(found)
+        (found.size, found.head) if isinstance(found, Oversized) else bytes(found)
         for piece in pieces
         for found in reader.feed(memoryview(piece))
     ]
@@ -198,14 +198,17 @@ MESSAGES = st.lists(st.one_of(st.binary(max_size=20), st.integers(95, 400)), max
 def test_any_split_gives_the_same_messages(
     messages: list[bytes | int], cuts: list[int], limit: int
 ) -> None:
-    payloads = [item if isinstance(item, bytes) else bytes(item) for item in messages]
+    payloads = [
+        item if isinstance(item, bytes) else bytes(n % 256 for n in range(item))
+        for item in messages
+    ]
     stream = b"".join(grpc.message(payload) for payload in payloads)
     points = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     pieces = [stream[a:b] for a, b in pairwise(points)]
 
     found = read(MessageReader(limit), b"", *pieces)
 
-    assert found == [p if len(p) <= limit else len(p) for p in payloads]
+    assert found == [p if len(p) <= limit else (len(p), p[:64]) for p in payloads]
 
 
 @given(st.lists(st.binary(max_size=30)))
@@ -263,7 +266,9 @@ def test_a_message_of_exactly_the_limit_is_read() -> None:
     payload = bytes(grpc.MAX_MESSAGE)
 
     assert read(MessageReader(), grpc.message(payload)) == [payload]
-    assert read(MessageReader(), grpc.message(payload + b"x")) == [grpc.MAX_MESSAGE + 1]
+    assert read(MessageReader(), grpc.message(payload + b"x")) == [
+        (grpc.MAX_MESSAGE + 1, bytes(64))
+    ]
 
 
 def test_a_message_in_tiny_frames_costs_its_own_size() -> None:

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import pytest
 from hpack import Decoder
-from tests.wire.peer import REQUEST, RESPONSE, TRAILERS, Frame, Peer, cut, data_frame
+from tests.wire.peer import (
+    REQUEST,
+    RESPONSE,
+    TRAILERS,
+    WIDE,
+    Frame,
+    Peer,
+    content,
+    cut,
+    data_frame,
+    wide,
+)
 
 from konnectivity.errors import ConnectionFault, StreamFault
 from konnectivity.wire import frames
+from konnectivity.wire.blocks import GRPC_RESPONSE
 from konnectivity.wire.events import HeadersReceived, StreamReset
 from konnectivity.wire.http2 import FULL, ROOMY, Connection
 from konnectivity.wire.limits import Http2Limits
-
-WIDE = {frames.INITIAL_WINDOW_SIZE: 2**31 - 1}
-
-
-def wide(client: bool = False, stream_id: int = 1) -> Peer:
-    """A peer that grants more credit than any test uses."""
-    peer = Peer(client=client, settings=WIDE).opened(stream_id)
-    peer.say(frames.window_update_frame(0, 2**31 - 1 - 65_535))
-    return peer
-
-
-def content(heard: list[Frame]) -> bytes:
-    return b"".join(frame.payload for frame in heard if frame.kind == frames.DATA)
-
 
 # What we say first
 
@@ -270,15 +268,16 @@ def test_settings_may_make_a_window_negative() -> None:
     assert len(content(peer.hear())) == 50
 
 
-def test_a_stream_whose_window_became_negative_while_it_waited_its_turn_sends_nothing() -> None:
+@pytest.mark.parametrize("window", [10, 60])
+def test_a_stream_whose_window_went_while_it_waited_its_turn_sends_nothing(window: int) -> None:
     peer = Peer(settings={frames.INITIAL_WINDOW_SIZE: 100}).opened()
     peer.connection.send_data(1, bytes(60))
     peer.hear()
     peer.connection.send_data(1, bytes(60))
 
-    peer.say(frames.settings_frame({frames.INITIAL_WINDOW_SIZE: 10}))
+    peer.say(frames.settings_frame({frames.INITIAL_WINDOW_SIZE: window}))
 
-    assert content(peer.hear()) == b""
+    assert peer.hear() == [(frames.SETTINGS, frames.ACK, 0, b"")]
     assert not peer.connection.wants_to_send
     peer.say(frames.window_update_frame(1, 1000))
     assert len(content(peer.hear())) == 60
@@ -309,6 +308,15 @@ def test_windows_can_be_widened_while_data_flows() -> None:
     assert peer.hear() == [frames_window(1, 750)]
 
 
+def test_a_wider_connection_window_may_be_used() -> None:
+    limits = Http2Limits(connection_window=65_535, max_frame_size=100_000)
+    peer = Peer(limits=limits).opened()
+    peer.connection.widen(10_000)
+
+    assert len(peer.say(data_frame(bytes(75_535)))) == 1
+    assert not peer.connection.closed
+
+
 # Full and roomy
 
 
@@ -327,8 +335,10 @@ def test_a_full_stream_is_reported_and_so_is_its_room() -> None:
         peer.hear()
 
     assert connection.take_writable() == [1]
-    assert connection.take_writable() == []
     assert connection.send_data(1, b"x")
+    peer.say(frames.window_update_frame(0, 5000))
+    assert len(content(peer.hear())) == 5000
+    assert connection.take_writable() == []
 
 
 def test_a_stream_that_never_was_full_is_not_reported() -> None:
@@ -347,130 +357,6 @@ def test_a_stream_that_was_reset_while_full_is_not_reported() -> None:
 
     assert content(peer.hear()) == b""
     assert peer.connection.take_writable() == []
-
-
-# Ends
-
-
-def test_an_end_without_backlog_is_an_empty_frame() -> None:
-    peer = wide(client=True)
-    peer.connection.end_stream(1)
-
-    assert peer.hear() == [(frames.DATA, frames.END_STREAM, 1, b"")]
-
-
-def test_an_end_with_backlog_rides_on_the_last_frame() -> None:
-    peer = wide(client=True)
-    peer.connection.send_data(1, bytes(16_385))
-    peer.connection.end_stream(1)
-
-    assert [(frame.flags, len(frame.payload)) for frame in peer.hear()] == [
-        (0, 16_384),
-        (frames.END_STREAM, 1),
-    ]
-
-
-def test_an_end_waits_for_credit_behind_its_data() -> None:
-    peer = Peer(client=True, settings={frames.INITIAL_WINDOW_SIZE: 3}).opened()
-    peer.connection.send_data(1, b"abcde")
-    peer.connection.end_stream(1)
-
-    assert peer.hear() == [(frames.DATA, 0, 1, b"abc")]
-    peer.say(frames.window_update_frame(1, 2))
-    assert peer.hear() == [(frames.DATA, frames.END_STREAM, 1, b"de")]
-
-
-def test_trailers_follow_the_last_data_even_without_credit() -> None:
-    peer = Peer(settings={frames.INITIAL_WINDOW_SIZE: 3})
-    peer.say(peer.head(1, end_stream=True))
-    peer.hear()
-    peer.connection.send_headers(1, RESPONSE)
-    peer.connection.send_data(1, b"abcde")
-    peer.connection.end_stream(1, TRAILERS)
-
-    head, data = peer.hear()
-    assert peer.fields(head) == RESPONSE
-    assert data == (frames.DATA, 0, 1, b"abc")
-    peer.say(frames.window_update_frame(1, 2))
-    data, trailers = peer.hear()
-    assert data == (frames.DATA, 0, 1, b"de")
-    assert trailers.flags == frames.END_HEADERS | frames.END_STREAM
-    assert peer.fields(trailers) == TRAILERS
-    assert peer.connection.streams == {}
-
-
-def test_a_server_that_ends_first_has_no_use_for_the_rest_of_the_request() -> None:
-    """RFC 9113, 8.1: RST_STREAM with NO_ERROR behind a complete response, as grpc-go does it."""
-    peer = wide()
-    peer.connection.send_headers(1, RESPONSE)
-    peer.connection.end_stream(1, TRAILERS)
-
-    head, trailers, end = peer.hear()
-
-    assert [peer.fields(head), peer.fields(trailers)] == [RESPONSE, TRAILERS]
-    assert end == (frames.RST_STREAM, 0, 1, bytes(4))
-    assert peer.connection.streams == {}
-    assert peer.say(data_frame(b"late"), data_frame(b"", end_stream=True)) == []
-    assert peer.hear() == []
-
-
-def test_a_refusal_in_one_head_ends_the_call() -> None:
-    peer = Peer()
-    peer.say(peer.head(1, end_stream=True))
-    peer.hear()
-    peer.connection.send_headers(1, [*RESPONSE, *TRAILERS], end_stream=True)
-
-    (head,) = peer.hear()
-
-    assert head.flags & frames.END_STREAM
-    assert peer.fields(head) == [*RESPONSE, *TRAILERS]
-    assert peer.connection.streams == {}
-
-
-@pytest.mark.parametrize("backlog", [b"", b"waiting"])
-def test_nothing_may_follow_the_end(backlog: bytes) -> None:
-    peer = Peer(client=True, settings={frames.INITIAL_WINDOW_SIZE: 0}).opened()
-    if backlog:
-        peer.connection.send_data(1, backlog)
-    peer.connection.end_stream(1)
-
-    with pytest.raises(StreamFault):
-        peer.connection.send_data(1, b"x")
-    with pytest.raises(StreamFault):
-        peer.connection.end_stream(1)
-    with pytest.raises(StreamFault):
-        peer.connection.send_headers(1, TRAILERS)
-
-
-def test_a_reset_drops_what_waits() -> None:
-    peer = wide()
-    peer.connection.send_data(1, bytes(100_000))
-    peer.connection.end_stream(1, TRAILERS)
-
-    peer.connection.reset_stream(1, frames.CANCEL)
-    peer.connection.reset_stream(1, frames.CANCEL)
-
-    assert peer.hear() == [(frames.RST_STREAM, 0, 1, b"\0\0\0\x08")]
-    assert peer.connection.streams == {}
-    with pytest.raises(StreamFault, match="stream 1 is closed"):
-        peer.connection.send_data(1, b"x")
-
-
-@pytest.mark.parametrize("by_peer", [True, False])
-def test_a_reset_takes_a_stream_out_of_the_queue_too(by_peer: bool) -> None:
-    """A peer that grants no credit must not make us collect what it resets."""
-    peer = wide()
-    peer.say(peer.head(3))
-    for stream_id in (1, 3):
-        peer.connection.send_data(stream_id, bytes(10))
-
-    if by_peer:
-        peer.say(frames.reset_frame(1, frames.CANCEL))
-    else:
-        peer.connection.reset_stream(1, frames.CANCEL)
-
-    assert [stream.id for stream in peer.connection._ready] == [3]
-    assert content(peer.hear()) == bytes(10)
 
 
 # HPACK
@@ -512,6 +398,16 @@ def test_the_hpack_table_shrinks_to_what_the_peer_allows() -> None:
     assert len(decoder.header_table.dynamic_entries) == 0
 
 
+def test_a_constant_head_tells_of_a_smaller_table_too() -> None:
+    peer = Peer(settings={frames.HEADER_TABLE_SIZE: 100}).opened()
+
+    peer.connection.send_block(1, GRPC_RESPONSE)
+
+    (head,) = peer.hear()
+    assert head.payload == b"\x3f\x45" + GRPC_RESPONSE
+    assert peer.fields(head) == RESPONSE
+
+
 def test_the_hpack_table_never_grows() -> None:
     peer = Peer(client=True)
     for size in (1 << 20, 100, 4096, 1 << 31):
@@ -519,53 +415,6 @@ def test_the_hpack_table_never_grows() -> None:
 
     assert peer.connection._hpack.header_table_size == 100
     assert peer.connection._encoder.table_size_changes == [100]
-
-
-# Going away
-
-
-def test_our_goaway_names_the_last_stream_we_looked_at() -> None:
-    peer = Peer().opened(5)
-    peer.connection.go_away(frames.NO_ERROR, b"bye")
-
-    assert peer.hear() == [(frames.GOAWAY, 0, 0, b"\0\0\0\x05\0\0\0\0bye")]
-
-
-def test_behind_our_goaway_new_streams_are_refused_and_the_old_ones_go_on() -> None:
-    peer = wide()
-    peer.connection.go_away(frames.NO_ERROR)
-    peer.hear()
-
-    assert peer.say(peer.head(3)) == []
-    assert peer.hear() == [(frames.RST_STREAM, 0, 3, b"\0\0\0\x07")]
-    assert len(peer.say(data_frame(b"more"))) == 1
-    peer.connection.send_data(1, b"answer")
-    assert content(peer.hear()) == b"answer"
-
-
-def test_a_second_goaway_covers_no_more_streams_than_the_first() -> None:
-    """RFC 9113, 6.8: the last stream id must not increase."""
-    peer = Peer().opened(1)
-    peer.connection.go_away(frames.NO_ERROR)
-    peer.say(peer.head(3))
-    peer.hear()
-
-    peer.connection.go_away(frames.NO_ERROR)
-
-    assert peer.hear()[0].payload == bytes(3) + b"\x01" + bytes(4)
-
-
-def test_nothing_follows_a_goaway_with_an_error() -> None:
-    peer = wide()
-    peer.connection.send_data(1, bytes(100_000))
-    peer.connection.go_away(frames.ENHANCE_YOUR_CALM, b"too_many_pings")
-    peer.connection.send_data(1, bytes(100_000))
-
-    assert [frame.kind for frame in peer.hear()] == [frames.GOAWAY]
-    assert peer.hear() == []
-    assert peer.say(peer.head(3)) == []
-    with pytest.raises(ConnectionFault, match="no new streams"):
-        peer.connection.open_stream(REQUEST)
 
 
 # Both ends

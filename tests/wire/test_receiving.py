@@ -122,6 +122,7 @@ def test_w06_streams_that_nobody_reads_do_not_hold_up_the_others() -> None:
             granted += sum(
                 update.number for update in peer.hear() if update.kind == frames.WINDOW_UPDATE
             )
+            assert granted <= 65_535
 
 
 def test_data_of_a_stream_that_was_reset_does_not_eat_the_connection_window() -> None:
@@ -347,6 +348,14 @@ def test_settings_are_acknowledged_and_obeyed() -> None:
     assert peer.connection.peer_max_streams == 7
     assert peer.connection.peer_max_frame_size == 20_000
     assert peer.connection.peer_initial_window == 12
+
+
+@pytest.mark.parametrize("size", [16_384, 2**24 - 1])
+def test_frame_sizes_may_go_to_the_bounds_of_the_rfc(size: int) -> None:
+    peer = Peer()
+
+    assert peer.say(frames.settings_frame({frames.MAX_FRAME_SIZE: size})) == [SettingsReceived()]
+    assert peer.connection.peer_max_frame_size == size
 
 
 def test_of_a_setting_said_twice_the_last_one_counts() -> None:

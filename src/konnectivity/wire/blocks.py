@@ -81,6 +81,8 @@ class BlockDecoder:
 
 
 def _remember(key: tuple[bytes, int], headers: Headers) -> None:
-    short = len(key[0]) <= REMEMBERED_SIZE and len(_known) < REMEMBERED
-    if short and not any(name in _SECRET for name, _ in headers):
-        _known[key] = list(headers)
+    if len(key[0]) > REMEMBERED_SIZE or any(name in _SECRET for name, _ in headers):
+        return
+    if len(_known) == REMEMBERED:  # each agent has a first block of its own: the oldest goes
+        del _known[next(iter(_known))]
+    _known[key] = list(headers)

@@ -134,14 +134,14 @@ class Connection:
         self.streams[stream_id] = stream
         return stream
 
-    def forget_stream(self, stream_id: int) -> Stream | None:
-        """Take a reset stream out of the table, with all that it had waiting."""
+    def forget_stream(self, stream_id: int) -> bool:
+        """Take a reset stream out, with all that it had waiting; whether it was there."""
         stream = self.streams.pop(stream_id, None)
-        if stream is not None:
-            if stream.queued:
-                self._ready.remove(stream)
-            stream.drop()
-        return stream
+        if stream is None:
+            return False
+        if stream.queued:
+            self._ready.remove(stream)
+        return True
 
     def send_block(self, stream_id: int, block: bytes) -> None:
         """As `send_headers`, for a block that is encoded already and leaves HPACK's table alone.
@@ -151,7 +151,10 @@ class Connection:
         """
         self._open_half(stream_id)
         self.content_sent = True
-        self._control.append(
+        if self._table_size < 4096:
+            # The first block behind the peer's SETTINGS must say so (RFC 7541, 4.2).
+            block = self._hpack.encode([]) + block
+        self.queue(
             frames.headers_frames(
                 stream_id, block, end_stream=False, max_size=self.peer_max_frame_size
             )
@@ -213,7 +216,7 @@ class Connection:
 
     def reset_stream(self, stream_id: int, code: int) -> None:
         """Abort a stream in both directions; a stream that is gone is left alone."""
-        if self.forget_stream(stream_id) is not None:
+        if self.forget_stream(stream_id):
             self.queue(frames.reset_frame(stream_id, code))
 
     def ping(self, opaque: bytes) -> None:
@@ -350,6 +353,9 @@ class Connection:
     def _close_local(self, stream: Stream) -> None:
         stream.local_closed = True
         stream.ending = False
+        if stream.queued:  # with nothing to send: what waited was dropped
+            stream.queued = False
+            self._ready.remove(stream)
         if stream.remote_closed:
             self.streams.pop(stream.id, None)
 

@@ -248,7 +248,7 @@ class Receiver(FrameReader):
 
     def _read_reset(self, flags: int, stream_id: int, payload: memoryview) -> None:
         _expect_size(payload, 4, "RST_STREAM")
-        if self._connection.forget_stream(stream_id) is None:
+        if not self._connection.forget_stream(stream_id):
             self._refuse_idle(stream_id, "RST_STREAM")
             return
         if not self._connection.client:  # what a client opened was no work for nothing

@@ -68,7 +68,7 @@ class Stream:
         return pieces
 
     def drop(self) -> None:
-        """Forget all that waits: the stream was reset."""
+        """Forget all that waits."""
         self._pending.clear()
         self.backlog = 0
         self.trailers = None
