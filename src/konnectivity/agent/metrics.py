@@ -90,6 +90,6 @@ def _packets(connections: Connections, counters: AgentCounters) -> Family:
     family = Family(PREFIX + "stream_packets_total", "counter", "Packets by direction and type.")
     for segment, counts in (("to_agent", received), ("from_agent", sent)):
         for kind, count in sorted(counts.items()):
-            name = packet.NAMES.get(kind, str(kind))
+            name = packet.NAMES.get(kind, "unknown")
             family.samples.append(({"segment": segment, "packet_type": name}, count))
     return family

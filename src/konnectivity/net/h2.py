@@ -43,6 +43,15 @@ FLUSH_LIMIT: Final = 256 << 10
 """Bytes written in one go; then the other sockets of the process have their turn."""
 
 
+# What a reset means to a call ("HTTP/2 error codes" in the description of gRPC over HTTP/2).
+_RESET_STATUS: Final = {
+    frames.NO_ERROR: grpc.CANCELLED,
+    frames.CANCEL: grpc.CANCELLED,
+    frames.REFUSED_STREAM: grpc.UNAVAILABLE,
+    frames.ENHANCE_YOUR_CALM: grpc.RESOURCE_EXHAUSTED,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class H2Options:
     """Times (seconds) and limits of one listener's or one program's HTTP/2 connections."""
@@ -217,8 +226,8 @@ class H2Protocol(asyncio.Protocol):
             return
         side = "the peer" if by_peer else "we"
         text = message or f"{side} reset the stream: {frames.error_name(code)}"
-        cancelled = code in (frames.CANCEL, frames.NO_ERROR)
-        call.stream_ended(RpcError(grpc.CANCELLED if cancelled else grpc.INTERNAL, text))
+        call.stream_ended(RpcError(_RESET_STATUS.get(code, grpc.INTERNAL), text))
+        self.close_if_idle()
 
     def _settings_received(self, now: float) -> None:
         if self.ready.done():

@@ -52,6 +52,7 @@ FRONTEND_LIMITS: Final = Http2Limits(
     max_streams=100_000,
     resets_burst=20_000,
     resets_per_second=5_000.0,
+    max_control_backlog=16 << 20,
 )
 """kube-apiserver opens and cancels a call for each tunnel; it is the one peer we exist for."""
 

@@ -128,7 +128,8 @@ class PacketLink:
         self._packet(packet.decode(message))
 
     def _packet(self, item: Packet) -> None:
-        self.received[item.type] = self.received.get(item.type, 0) + 1
+        kind = item.type if item.type in packet.NAMES else packet.UNKNOWN
+        self.received[kind] = self.received.get(kind, 0) + 1
         match item.type:
             case packet.DIAL_REQ:
                 self._dial(item)

@@ -8,6 +8,7 @@ filled the table.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Final
 
@@ -30,6 +31,9 @@ REMEMBERED_SIZE: Final = 256
 # A header block that starts with more resizings of the HPACK table than any encoder needs (two).
 _RESIZES: Final = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f]){17}")
 _SECRET: Final = frozenset(("authorization", "cookie", "proxy-authorization"))
+
+# The library logs whole blocks when asked to debug, bearer tokens included.
+logging.getLogger("hpack").setLevel(logging.WARNING)
 
 _known: dict[tuple[bytes, int], Headers] = {}
 

@@ -24,6 +24,9 @@ DRAIN: Final = 6
 # Ours alone, far from the numbers upstream would use next; every stock receiver ignores it.
 CREDIT: Final = 64
 
+UNKNOWN: Final = -1
+"""Stands for all other types together where they are counted: a peer could make up millions."""
+
 NAMES: Final = {
     DIAL_REQ: "DIAL_REQ",
     DIAL_RSP: "DIAL_RSP",
