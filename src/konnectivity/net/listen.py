@@ -143,7 +143,8 @@ class _TlsAcceptor:
     def resume(self) -> None:
         """Begin to accept, again or for the first time."""
         self._resumption = None
-        if not self._accepting:
+        closed = self._sock.fileno() < 0  # in the very turn in which a handshake ended
+        if not self._accepting and not closed:
             self._accepting = True
             asyncio.get_running_loop().add_reader(self._sock, self._accept)
 
