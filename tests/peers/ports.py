@@ -20,7 +20,10 @@ def _own_block() -> int:
     """The first port of a block that no other living process has."""
     for number in range(BLOCKS):
         path = Path(tempfile.gettempdir()) / f"konnectivity-test-ports-{number}.lock"
-        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        except OSError:
+            continue  # another user's
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
