@@ -63,7 +63,7 @@ class EndpointSocket(asyncio.BufferedProtocol):
         tunnel = self._tunnel
         if tunnel is None:
             self._transport.abort()
-        elif tcp.is_connected_to_itself(transport):
+        elif tcp.is_connected_to_itself(transport, tunnel.address):
             text = f"dial {tunnel.protocol} {tunnel.address}: connect: connection refused"
             tunnel.failed(text)
             self.abort()

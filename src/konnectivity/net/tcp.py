@@ -44,8 +44,8 @@ def reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-def is_connected_to_itself(transport: asyncio.BaseTransport) -> bool:
-    """Whether both ends of a connection are the same socket.
+def is_connected_to_itself(transport: asyncio.BaseTransport, address: str) -> bool:
+    """Whether both ends of the connection to `address` are the same socket.
 
     That is TCP's simultaneous open: nobody listens on a port from the range of local ports, and
     the kernel happens to choose that very port as ours. What is sent then comes back.
@@ -53,7 +53,9 @@ def is_connected_to_itself(transport: asyncio.BaseTransport) -> bool:
     Source: Go's `selfConnect`.
     """
     own = transport.get_extra_info("sockname")
-    return own is not None and own == transport.get_extra_info("peername")
+    if own is None or not address.endswith(f":{own[1]}"):
+        return False  # nearly always: the second question is not free
+    return bool(own == transport.get_extra_info("peername"))
 
 
 def _tune(sock: socket.socket, user_timeout: float) -> None:
