@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from tests.e2e.conftest import StartAgent, StartEndpoint, StartFakeServer, until
 from tests.peers import schema
 from tests.peers.endpoint import Endpoint, say
 from tests.peers.server import Session
+
+from konnectivity.agent import endpoint
 
 
 @pytest.fixture
@@ -95,3 +99,22 @@ async def test_the_loss_of_the_server_closes_all_endpoints(
     await until(lambda: echoing.open == 3)
     session.over.set()
     await echoing.wait_until_open(0)
+
+
+async def test_an_endpoint_that_stays_is_watched_by_keepalive_probes(
+    start_fake_server: StartFakeServer,
+    start_agent: StartAgent,
+    echoing: Endpoint,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(endpoint, "SETTLED", 0.02)
+    server = await start_fake_server()
+    agent = await start_agent()
+    await (await server.session()).dial(echoing.address)
+    (connection,) = agent.connections.endpoints.sockets
+
+    def probed() -> bool:
+        sock = connection.transport.get_extra_info("socket")
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    await until(probed)

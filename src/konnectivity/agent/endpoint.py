@@ -27,6 +27,9 @@ FLUSH_LIMIT: Final = 30.0
 """Seconds a closed tunnel's last bytes may take to reach a slow endpoint."""
 LINGER: Final = 0.5
 """Seconds between our end of the stream and the close, for an endpoint that does not close."""
+SETTLED: Final = 5.0
+"""Seconds after which an endpoint's connection gets its keepalive probes: most do not live to
+need them, and setting them is a twentieth of what a dial costs."""
 READ_SIZE: Final = 64 << 10
 """Bytes read at once, and so the largest packet sent (upstream: 4 KiB, W62)."""
 WRITE_HIGH: Final = 256 << 10
@@ -41,15 +44,13 @@ class EndpointSocket(asyncio.BufferedProtocol):
 
     _buffer: ClassVar = memoryview(bytearray(READ_SIZE))
 
-    def __init__(
-        self, tunnel: AgentTunnel, sockets: set[EndpointSocket], lingers: Deadlines
-    ) -> None:
+    def __init__(self, tunnel: AgentTunnel, owner: Endpoints) -> None:
         self.slow = False
         self._tunnel: AgentTunnel | None = tunnel
-        self._sockets = sockets
-        self._lingers = lingers
+        self._owner = owner
         self._flushed = False
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
+        self._settling: Deadline | None = None
         self._timer: Deadline | None = None
         self._checks = 0
 
@@ -57,18 +58,23 @@ class EndpointSocket(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The endpoint answered: the tunnel is up, unless nobody wants it any more."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=WRITE_HIGH)
-        self._sockets.add(self)
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH)
+        self._owner.sockets.add(self)
+        self._settling = self._owner.settles.start(self._settle)
         tunnel = self._tunnel
         if tunnel is None:
-            self._transport.abort()
+            self.transport.abort()
         elif tcp.is_connected_to_itself(transport, tunnel.address):
             text = f"dial {tunnel.protocol} {tunnel.address}: connect: connection refused"
             tunnel.failed(text)
             self.abort()
         elif not tunnel.connected(self):
-            self._transport.abort()
+            self.transport.abort()
+
+    def _settle(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            tcp.tune_transport(self.transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the loop reads to."""
@@ -96,7 +102,9 @@ class EndpointSocket(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
-        self._sockets.discard(self)
+        self._owner.sockets.discard(self)
+        if self._settling is not None:
+            self._settling.cancel()
         if self._timer is not None:
             self._timer.cancel()
         self._end(Reason.ENDPOINT_RESET if exc else Reason.ENDPOINT_CLOSE)
@@ -111,27 +119,27 @@ class EndpointSocket(asyncio.BufferedProtocol):
     @property
     def unsent(self) -> int:
         """Bytes the endpoint has not taken."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
 
     def write(self, data: bytes) -> None:
         """Bytes of the frontend."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
 
     def pause_reading(self) -> None:
         """Let the kernel push back on the endpoint."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read on."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def finish(self) -> None:
         """Flush, shut the write side, then close, all within `FLUSH_LIMIT`."""
         self._tunnel = None
-        transport = self._transport
+        transport = self.transport
         if transport is None or transport.is_closing() or self._timer is not None:
             return
         if not self.unsent and _all_acknowledged(transport):
@@ -141,7 +149,7 @@ class EndpointSocket(asyncio.BufferedProtocol):
         self.resume_reading()
         if transport.can_write_eof():
             transport.write_eof()
-        self._timer = self._lingers.start(self._linger)
+        self._timer = self._owner.lingers.start(self._linger)
 
     def _linger(self) -> None:
         """Close one interval after the flush; give up after `FLUSH_LIMIT`."""
@@ -154,17 +162,17 @@ class EndpointSocket(asyncio.BufferedProtocol):
             log.warning("Endpoint did not take its last bytes", bytes=self.unsent)
             self.abort()
         else:
-            self._timer = self._lingers.start(self._linger)
+            self._timer = self._owner.lingers.start(self._linger)
 
     def _close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+        if self.transport is not None:
+            self.transport.close()
 
     def abort(self) -> None:
         """Close now, with a reset."""
         self._tunnel = None
-        if self._transport is not None:
-            tcp.reset(self._transport)
+        if self.transport is not None:
+            tcp.reset(self.transport)
 
 
 def _all_acknowledged(transport: asyncio.Transport) -> bool:
@@ -184,8 +192,9 @@ class Endpoints:
         self._counters = counters
         self._loop = asyncio.get_running_loop()
         self._dials: set[asyncio.Task[None]] = set()
-        self._sockets: set[EndpointSocket] = set()
-        self._lingers = Deadlines(LINGER)
+        self.sockets: set[EndpointSocket] = set()
+        self.lingers = Deadlines(LINGER)
+        self.settles = Deadlines(SETTLED)
         self._limits = Deadlines(DIAL_TIMEOUT)
 
     def dial(self, tunnel: AgentTunnel) -> None:
@@ -201,7 +210,7 @@ class Endpoints:
             await open_endpoint(
                 tunnel.protocol,
                 tunnel.address,
-                lambda: EndpointSocket(tunnel, self._sockets, self._lingers),
+                lambda: EndpointSocket(tunnel, self),
                 limits=self._limits,
             )
         except DialError as error:
@@ -220,7 +229,8 @@ class Endpoints:
             task.cancel()
         if self._dials:
             await asyncio.gather(*self._dials, return_exceptions=True)
-        self._lingers.close()
+        self.lingers.close()
+        self.settles.close()
         self._limits.close()
-        for sock in list(self._sockets):
+        for sock in list(self.sockets):
             sock.abort()

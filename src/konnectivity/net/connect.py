@@ -78,6 +78,8 @@ async def open_endpoint(
 ) -> None:
     """Connect to an endpoint; the protocol that `factory` makes owns the connection.
 
+    The loop has turned Nagle's algorithm off; keepalive probes are the owner's affair.
+
     Nearly every dial names an IP address. The loop connects to it without a socket object of
     Python's, which halves what a dial costs us; all else goes through `dial_endpoint`.
 
@@ -94,13 +96,12 @@ async def open_endpoint(
     dial = f"dial {protocol} {literal.text}"
     try:
         with limits.guard():
-            transport, _ = await loop.create_connection(factory, str(host), int(port))
+            await loop.create_connection(factory, str(host), int(port))
     except TimeoutError as error:
         raise DialError(f"{dial}: i/o timeout", "timeout") from error
     except OSError as error:
         fault = ConnectFault("connect", error)
         raise DialError(f"{dial}: {fault}", fault.reason) from error
-    tcp.tune_transport(transport)
 
 
 def _only_address(protocol: str, address: str) -> Address | None:

@@ -7,6 +7,7 @@ budget, the counters. It does not know how frontends or agents speak.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from typing import Final
 
@@ -36,6 +37,9 @@ class Exchange:
         self.counters = ServerCounters()
         self._dials = Deadlines(dial_timeout)
         self.flushes = Deadlines(FLUSH_LIMIT)
+        # In turn, so that none repeats; short, because each is coded four times as a varint; from
+        # a random start, so that they do not meet those of a gRPC client that counts from 1.
+        self._dial_ids = itertools.count(random.getrandbits(27))
         self._loop = asyncio.get_running_loop()
 
     def dial(
@@ -52,7 +56,7 @@ class Exchange:
         tunnel = ServerTunnel(
             frontend,
             backend,
-            random=random.getrandbits(63) if dial_id is None else dial_id,
+            random=next(self._dial_ids) if dial_id is None else dial_id,
             protocol=protocol,
             address=address,
             watcher=watch,

@@ -43,6 +43,7 @@ _FIXED64: Final = 1
 _BYTES: Final = 2
 _FIXED32: Final = 5
 _MAX_FIELD: Final = 2**29 - 1
+_ONE_BYTE: Final = tuple(bytes((value,)) for value in range(0x80))
 
 # The field of `Packet` that carries the payload of a type, and what the payload's fields are
 # called here. Keys of the inner tables are the bytes on the wire: number << 3 | wire type.
@@ -94,7 +95,9 @@ class Packet:
 def varint(value: int) -> bytes:
     """`value` as a base-128 varint; negative values as int64, in ten bytes."""
     if 0 <= value < 0x80:
-        return bytes((value,))
+        return _ONE_BYTE[value]
+    if 0 < value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     value &= 0xFFFF_FFFF_FFFF_FFFF
     groups = []
     while value > 0x7F:
@@ -108,6 +111,12 @@ def varint(value: int) -> bytes:
 _HEADS: Final = {
     kind: (b"\x08" + varint(kind) if kind else b"") + varint(field << 3 | _BYTES)
     for kind, field in _PAYLOAD_FIELD.items()
+}
+
+
+_ORDER: Final = {
+    kind: tuple((key, varint(key), name) for key, name in slots.items())
+    for kind, slots in _SLOTS.items()
 }
 
 
@@ -137,21 +146,19 @@ def encode(packet: Packet) -> bytes:
     Raises:
         PacketError: the type is none that has a payload to encode.
     """
-    slots = _SLOTS.get(packet.type)
+    slots = _ORDER.get(packet.type)
     if slots is None:
         raise PacketError(f"cannot encode packet type {packet.type}")
-    payload = bytearray()
-    for key, name in slots.items():
+    payload = b""
+    for key, head, name in slots:
         value = getattr(packet, name)
         if not value:
             continue
-        payload.append(key)
         if key & 7 == _VARINT:
-            payload += varint(value)
+            payload += head + varint(value)
         else:
             raw = value if name == "data" else value.encode("utf-8", "replace")
-            payload += varint(len(raw))
-            payload += raw
+            payload += head + varint(len(raw)) + raw
     return _HEADS[packet.type] + varint(len(payload)) + payload
 
 
