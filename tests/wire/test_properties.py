@@ -198,6 +198,8 @@ class End:
         self.ended: set[int] = set()
         self.finished: set[int] = set()
         self.reset: set[int] = set()
+        self.answered: set[int] = set()
+        """Streams whose answer is whole: what is left of the request is not wanted (8.1)."""
         self.owed: list[tuple[int, int]] = []
 
     def speak(self, limit: int) -> None:
@@ -284,6 +286,8 @@ class TwoEnds(RuleBasedStateMachine):
         except StreamFault:
             return
         end.finished.add(stream_id)
+        if name == "server" and trailers is not None and stream_id not in end.ended:
+            end.answered.add(stream_id)
 
     @rule(name=SIDES, number=st.integers(0, 1))
     def reset(self, name: str, number: int) -> None:
@@ -340,7 +344,7 @@ class TwoEnds(RuleBasedStateMachine):
         else:
             raise AssertionError("the two never come to rest")
         for end, other in (self.side("client"), self.side("server")):
-            broken = end.reset | other.reset
+            broken = end.reset | other.reset | end.answered
             for stream_id in other.sent.keys() - broken:
                 assert end.received.get(stream_id, b"") == other.sent[stream_id]
             assert other.finished - broken <= end.ended
