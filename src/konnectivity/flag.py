@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -107,7 +107,6 @@ class Flag:
     old_name: str = ""
     deprecated: str = ""
     variable: str = ""
-    later: str = ""
 
 
 def flag(
@@ -119,15 +118,13 @@ def flag(
     old_name: str = "",
     deprecated: str = "",
     variable: str = "",
-    later: str = "",
 ) -> T:
     """Declare a dataclass field as a flag, named after the field with `-` for `_`.
 
     `kind` follows from the default's type; a float is a duration in seconds. `short` is a
     one-letter form. `old_name` is a second, deprecated name. A `deprecated` flag is hidden from
     the help and its text is the warning. `variable` names the environment variable that gives
-    the default, a random UUID if that is empty. `later` names what this release has not yet,
-    so that the flag is accepted without effect.
+    the default, a random UUID if that is empty.
     """
     metadata = {
         "kind": kind or _KINDS[type(default)],
@@ -136,7 +133,6 @@ def flag(
         "old_name": old_name,
         "deprecated": deprecated,
         "variable": variable,
-        "later": later,
     }
     # A field until the dataclass is made, a T ever after: this is how dataclasses are typed.
     return dataclasses.field(default=default, metadata=metadata)
@@ -174,13 +170,3 @@ def absence(path: str) -> str:
     except OSError:
         pass
     return ""
-
-
-def without_effect(options: object) -> Iterator[str]:
-    """A line for each feature that flags ask for and this release does not have yet."""
-    asked: dict[str, list[str]] = {}
-    for each in flags_of(type(options)):
-        if each.later and getattr(options, each.field) != each.default:
-            asked.setdefault(each.later, []).append(f"--{each.name}")
-    for feature, names in asked.items():
-        yield f"without effect: {', '.join(names)}; this release has no {feature}"

@@ -7,7 +7,7 @@ import pytest
 
 from konnectivity.cli.flags import parse, settings, usage
 from konnectivity.errors import ConfigError
-from konnectivity.flag import FLOAT, UINT, absence, flag, without_effect
+from konnectivity.flag import FLOAT, UINT, absence, flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Options(Base):
     rate: float = flag(0.0, "Requests per second.", kind=FLOAT)
     size: int = flag(1800, "Megabytes.", kind=UINT)
     alpn_proto: tuple[str, ...] = flag((), "Protocols.")
-    lease_label_selector: str = flag("a=b", "Which leases.", old_name="lease-label", later="leases")
-    lease_namespace: str = flag("ns", "Where leases are.", later="leases")
+    lease_label_selector: str = flag("a=b", "Which leases.", old_name="lease-label")
+    lease_namespace: str = flag("ns", "Where leases are.")
     warn: bool = flag(True, "", deprecated="it does nothing")
     name_id: str = flag("", "Name.", variable="NAME_ID")
 
@@ -197,7 +197,7 @@ def test_the_help_shows_types_defaults_and_sections_but_no_deprecated_flag() -> 
     assert "  --server-port int (default 8090)" in lines
     assert "  --keepalive-time duration (default 1h0m0s)" in lines
     assert '  --lease-namespace string (default "ns")' in lines
-    assert "      Where leases are. No effect: this release has no leases." in lines
+    assert "      Where leases are." in lines
     assert "  --verify" in lines
     assert "  --eager (default true)" in lines
     assert "  --alpn-proto strings" in lines
@@ -218,13 +218,6 @@ def test_the_settings_name_every_option_with_its_value_in_gos_form() -> None:
     assert "Eager set to true." in lines
     assert lines[-1] == "V set to 4."
     assert len(lines) == 13
-
-
-def test_flags_without_effect_are_named_together_and_only_when_changed() -> None:
-    assert not list(without_effect(Options()))
-    assert list(without_effect(options("--lease-namespace=x", "--lease-label=y"))) == [
-        "without effect: --lease-label-selector, --lease-namespace; this release has no leases"
-    ]
 
 
 def test_only_a_file_that_is_not_there_is_absent(tmp_path: Any) -> None:

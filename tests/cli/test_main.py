@@ -10,9 +10,12 @@ import pytest
 
 from konnectivity import __version__
 from konnectivity.agent.options import AgentOptions, validate
-from konnectivity.cli.run import Program, start
+from konnectivity.cli.flags import parse
+from konnectivity.cli.run import Program, identity, start
 from konnectivity.errors import ConfigError, LinkError
+from konnectivity.flag import flags_of
 from konnectivity.observe import logs
+from konnectivity.server.options import ServerOptions
 
 
 def konnectivity(*argv: str) -> tuple[int, str, str]:
@@ -82,7 +85,7 @@ def test_all_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_the_server_does_not_start_without_the_authentication_asked_for(tmp_path: Path) -> None:
+def test_the_server_does_not_start_with_half_of_an_authentication(tmp_path: Path) -> None:
     file = tmp_path / "file.pem"
     file.touch()
     status, _, err = konnectivity(
@@ -92,13 +95,13 @@ def test_the_server_does_not_start_without_the_authentication_asked_for(tmp_path
         f"--cluster-cert={file}",
         f"--cluster-key={file}",
         "--agent-namespace=kube-system",
-        "--agent-service-account=konnectivity-agent",
-        "--authentication-audience=system:konnectivity-server",
     )
     assert status == 2
-    (line,) = err.splitlines()
-    assert "--agent-namespace" in line
-    assert "--cluster-ca-cert" in line
+    start = "Error: failed to validate server options with"
+    assert err.splitlines() == [
+        f"{start} --{name} cannot be empty when agent authentication is enabled"
+        for name in ("agent-service-account", "authentication-audience")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +189,22 @@ def test_the_outcome_of_the_program_becomes_one_line_and_an_exit_status(
     assert capsys.readouterr() == ("", line)
 
 
+def test_the_server_id_comes_from_flag_then_environment_then_chance() -> None:
+    environ = {"PROXY_SERVER_ID": "from-environment"}
+    ids = [
+        parse(ServerOptions, argv, defaults=identity(ServerOptions, given)).options.server_id
+        for argv, given in (
+            (["--server-id=from-flag"], environ),
+            ([], environ),
+            ([], {"PROXY_SERVER_ID": ""}),
+            ([], {"PROXY_AGENT_ID": "of another program"}),
+        )
+    ]
+    assert ids[:2] == ["from-flag", "from-environment"]
+    assert [len(each) for each in ids[2:]] == [36, 36]
+    assert ids[2] != ids[3]
+
+
 def test_the_agent_id_comes_from_flag_then_environment_then_chance(ca: str) -> None:
     environ = {"PROXY_AGENT_ID": "from-environment"}
     run("end_well", ca, "--agent-id=from-flag", environ=environ)
@@ -199,10 +218,10 @@ def test_the_agent_id_comes_from_flag_then_environment_then_chance(ca: str) -> N
     assert ids[3] != ids[4]
 
 
-def test_options_are_logged_at_start_and_flags_without_effect_are_warned_of(
+def test_options_are_logged_at_start_behind_what_is_odd_about_the_command_line(
     ca: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("end_well", ca, "--count-server-leases", "--lease-label=a=b", "false")
+    run("end_well", ca, "--lease-label=a=b", "false")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == (
         "Flag --lease-label has been deprecated, Use --lease-label-selector instead"
@@ -210,10 +229,7 @@ def test_options_are_logged_at_start_and_flags_without_effect_are_warned_of(
     assert lines[1].startswith('argument "false" is ignored')
     texts = [line.split("] ", 1)[1] for line in lines[2:]]
     assert "ProxyServerPort set to 8091." in texts
-    assert texts[-1] == (
-        '"without effect: --count-server-leases, --lease-label-selector; '
-        'this release has no server leases"'
-    )
+    assert len(texts) == len(flags_of(AgentOptions))
 
 
 def test_options_are_not_logged_at_verbosity_0(ca: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Log lines have klog's shape, and klog's flags say which and where."""
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -13,7 +14,8 @@ import pytest
 
 from konnectivity.cli.flags import parse
 from konnectivity.errors import ConfigError
-from konnectivity.observe import logs
+from konnectivity.observe import klog, logs
+from konnectivity.observe.log_options import LogOptions
 
 log = logs.get("konnectivity.tunnel.sample")
 other = logs.get("konnectivity.net.other")
@@ -24,12 +26,12 @@ LINE = re.compile(r"([IWEF])(\d{4} \d\d:\d\d:\d\d\.\d{6}) ( *\d+) ([\w/.]+):(\d+
 @pytest.fixture(autouse=True)
 def _closed_logs() -> Iterator[None]:
     yield
-    logs.setup(logs.LogOptions())  # also forgets --vmodule
+    logs.setup(LogOptions())  # also forgets --vmodule
     logs.close()
 
 
 def setup(*argv: str) -> None:
-    logs.setup(parse(logs.LogOptions, argv).options)
+    logs.setup(parse(LogOptions, argv).options)
 
 
 def texts(written: str) -> list[str]:
@@ -94,7 +96,7 @@ class Reason(StrEnum):
     ],
 )
 def test_a_value_is_shown_as_klog_shows_it(value: object, shown: str) -> None:
-    assert logs.show(value) == shown
+    assert klog.show(value) == shown
 
 
 def test_a_record_stays_on_one_line_whatever_the_peer_sent(
@@ -114,6 +116,21 @@ def test_lines_of_other_libraries_keep_their_text_on_one_line(
     foreign.warning("slow: %s", "a\nb")
     foreign.debug("detail")
     assert texts(capsys.readouterr().err) == [r"slow: a\nb"]
+
+
+def test_values_within_a_message_are_shown_like_others(capsys: pytest.CaptureFixture[str]) -> None:
+    setup()
+    below = logging.getLogger("konnectivity.net.h2")
+    below.warning("HTTP/2 fault peer=%s cause=%s", "10.0.0.7:1", "a\nb")
+    below.warning("handshakes failed count=%d", 3)
+    below.warning("100%% of it peer=%s", "p")
+    below.warning("peer=%s is odd", "p")
+    assert texts(capsys.readouterr().err) == [
+        r'"HTTP/2 fault" peer="10.0.0.7:1" cause="a\nb"',
+        '"handshakes failed" count=3',
+        "100% of it peer=p",
+        "peer=p is odd",
+    ]
 
 
 def test_a_traceback_is_indented_so_that_it_cannot_pass_for_a_record(
@@ -289,3 +306,51 @@ def test_after_close_the_log_file_is_let_go(tmp_path: Path) -> None:
     assert str(file) in open_files()
     logs.close()
     assert str(file) not in open_files()
+
+
+def test_repeats_of_a_warning_are_told_as_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    setup("-v=0")
+    for number in range(413):
+        log.summarised("dials", "No agent for a dial", address=f"10.0.0.{number}:443")
+    assert texts(capsys.readouterr().err) == ['"No agent for a dial" address="10.0.0.0:443"']
+    logs.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith('] "No agent for a dial" repeated=412 seconds=0')
+
+
+async def test_the_sum_comes_by_itself_and_names_the_line_of_the_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    setup()
+    for _ in range(3):
+        log.summarised("dials", "No agent for a dial", every=0.02)
+    await asyncio.sleep(0.05)
+    first, repeats = [LINE.fullmatch(line) for line in capsys.readouterr().err.splitlines()]
+    assert first
+    assert repeats
+    assert repeats.groups()[0] == "W"
+    assert repeats.groups()[2:5] == first.groups()[2:5]
+    assert repeats[6] == '"No agent for a dial" repeated=2 seconds=0'
+    assert repeats[4] == "test_logs.py"
+
+
+def test_the_last_records_can_be_read_again(capsys: pytest.CaptureFixture[str]) -> None:
+    setup("-v=2")
+    before = len(logs.recent())
+    log.v(2, "Dial failed", reason="timeout")
+    log.v(3, "hidden")
+    assert len(logs.recent()) == before + 1
+    entry = logs.recent()[-1]
+    assert (entry.level, entry.verbosity, entry.message) == ("info", 2, "Dial failed")
+    assert entry.values == {"reason": "timeout"}
+    assert entry.caller.startswith("test_logs.py:")
+    logs.close()
+    log.info("after the end")
+    assert logs.recent()[-1] is entry
+
+
+def test_the_same_key_in_two_modules_is_two_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    setup()
+    log.summarised("limit", "Dial refused")
+    other.summarised("limit", "Dial refused")
+    assert texts(capsys.readouterr().err) == ['"Dial refused"'] * 2

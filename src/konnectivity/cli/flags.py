@@ -22,7 +22,7 @@ T = TypeVar("T")
 HELP = Flag("help", "help", BOOL, default=False, help="Show this help.", short="h")
 VERSION = Flag("version", "version", BOOL, default=False, help="Show the version.")
 WIDTH = 96  # columns of the help text
-ACRONYMS = frozenset(["alpn", "ca", "id", "qps", "tls", "uds"])
+ACRONYMS = frozenset(["alpn", "ca", "id", "qps", "tls", "ttl", "uds"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +167,10 @@ def _entry(flag: Flag) -> Iterator[str]:
     if flag.variable:
         default = f" (default ${flag.variable}, else a random UUID)"
     yield f"  {name} {flag.kind.name}".rstrip() + default
-    text = flag.help + (f" No effect: this release has no {flag.later}." if flag.later else "")
-    yield from textwrap.wrap(text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    indent = " " * 6
+    yield from textwrap.wrap(
+        flag.help, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
 
 
 def settings(options: object) -> Iterator[str]:

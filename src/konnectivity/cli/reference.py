@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from konnectivity.agent.options import AgentOptions
 from konnectivity.flag import Flag, flags_of, sections
-from konnectivity.observe.logs import LogOptions
+from konnectivity.observe.log_options import LogOptions
 from konnectivity.server.options import ServerOptions
 
 WIDTH = 100  # columns of the page
@@ -29,8 +29,9 @@ The flags of the two programs and of their logs. This page is printed by
 - An unknown flag, or a value that its flag does not take, ends the program with exit status 2 and
   one line that says what would be right.
 - Where no default is named, it is empty, 0 or false.
-- Names, types and defaults are those of upstream's `proxy-server` and `proxy-agent`. Where the
-  meaning differs, [compatibility](../compatibility.md) says why.
+- Flags of upstream's `proxy-server` and `proxy-agent` have upstream's names, types and defaults.
+  [Compatibility](../compatibility.md#flags-and-metrics) lists what differs, and the flags that
+  upstream does not have.
 """
 
 _FLAG_IN_TEXT = re.compile(r"--[a-z][a-z-]*(?:=\w+)?")
@@ -79,8 +80,6 @@ def _sentences(flag: Flag) -> Iterator[str]:
     if flag.help:
         escaped = re.sub(r"[<*]", r"\\\g<0>", flag.help)
         yield _FLAG_IN_TEXT.sub(r"`\g<0>`", escaped)
-    if flag.later:
-        yield f"**No effect**: this release has no {flag.later}."
     if flag.old_name:
         yield f"`--{flag.old_name}` is its old name."
     if flag.deprecated:

@@ -16,14 +16,14 @@ from typing import Generic, TypeVar
 from konnectivity import __version__
 from konnectivity.cli.flags import parse, settings, usage
 from konnectivity.errors import ConfigError, KonnectivityError
-from konnectivity.flag import flags_of, without_effect
+from konnectivity.flag import flags_of
 from konnectivity.gotext import one_line
 from konnectivity.observe import logs
+from konnectivity.observe.log_options import LogOptions
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
-log = logs.get(__name__)
-T = TypeVar("T", bound=logs.LogOptions)
+T = TypeVar("T", bound=LogOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,6 @@ def _run(program: Program[T], options: T) -> int:
     try:
         for line in settings(options):
             logging.getLogger(__name__).log(logging.INFO - 1, line)
-        for line in without_effect(options):
-            log.warning(line)
         run: Callable[[T], int] = resolve_name(program.app)
         return run(options)
     finally:

@@ -1,95 +1,34 @@
-"""Logs in klog's text format, on the standard library's logging.
+"""Logs: what modules call to write a record, and where records go.
 
     log = logs.get(__name__)
     log.info("Agent connected", agent=agent_id, address=address)
     log.v(5, "Tunnel opened", destination=destination)
 
-gives `I1122 05:36:16.218186    6947 link.py:42] "Agent connected" agent="a1" address="..."`.
-A record is one line whatever its values hold. Records of other libraries, which carry no values,
-keep their text without quotes.
-
-Source: k8s.io/klog/v2; its levels V(0) to V(10) are the standard library's 20 down to 10.
+They are the standard library's; klog's levels V(0) to V(10) are its 20 down to 10.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-import time
-from dataclasses import dataclass
+from collections.abc import Hashable
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import ClassVar
 
 from konnectivity.errors import ConfigError
-from konnectivity.flag import UINT, Kind, flag, parse_int
-from konnectivity.gotext import one_line, quote
+from konnectivity.gotext import quote
+from konnectivity.observe.klog import KlogFormatter
+from konnectivity.observe.log_entry import Entry
+from konnectivity.observe.log_options import LogOptions
+from konnectivity.observe.log_ring import Ring
+from konnectivity.observe.summary import Summary
 
 PACKAGE = "konnectivity"
-SEVERITIES = {"INFO": 0, "WARNING": 1, "ERROR": 2, "FATAL": 3}
 MEGABYTE = 1 << 20
 
 _vmodule: list[tuple[str, int]] = []  # for modules that are imported after setup
-
-
-def _parse_severity(text: str) -> int:
-    number = SEVERITIES.get(text.upper())
-    number = parse_int(text) if number is None else number
-    if number not in SEVERITIES.values():
-        raise ValueError("a severity is 0 to 3, or one of INFO, WARNING, ERROR, FATAL")
-    return number
-
-
-def _parse_vmodule(text: str) -> tuple[tuple[str, int], ...]:
-    settings = []
-    for item in filter(None, text.split(",")):
-        pattern, _, level = item.partition("=")
-        if not pattern or not level.isascii() or not level.isdigit():
-            raise ValueError("expected a comma-separated list of file=N")
-        settings.append((pattern, int(level)))
-    return tuple(settings)
-
-
-def _show_vmodule(value: tuple[tuple[str, int], ...]) -> str:
-    return ",".join(f"{pattern}={level}" for pattern, level in value)
-
-
-LEVEL = Kind("Level", parse_int, str)
-SEVERITY = Kind("severity", _parse_severity, str)
-VMODULE = Kind("pattern=N,...", _parse_vmodule, _show_vmodule)
-
-
-@dataclass(frozen=True, slots=True)
-class LogOptions:
-    """The flags of klog. Those marked "accepted" have no effect here."""
-
-    flags_title: ClassVar[str] = "Logging flags"
-
-    v: int = flag(4, "Verbosity; tunnels are logged one by one from 5.", kind=LEVEL, short="v")
-    vmodule: tuple[tuple[str, int], ...] = flag(
-        (), "Verbosity by source file, without .py; * and ? match.", kind=VMODULE
-    )
-    logtostderr: bool = flag(True, "Log to stderr, and not to --log-file.")
-    alsologtostderr: bool = flag(False, "Log to stderr as well as to --log-file.")
-    log_file: str = flag("", "File to log to, with --logtostderr=false.")
-    log_file_max_size: int = flag(
-        1800, "Megabytes after which the file is moved to <name>.1; 0 is no limit.", kind=UINT
-    )
-    stderrthreshold: int = flag(
-        2, "With --log-file, records from this severity on go to stderr too.", kind=SEVERITY
-    )
-    alsologtostderrthreshold: int = flag(
-        0, "Least severity that --alsologtostderr sends to stderr.", kind=SEVERITY
-    )
-    legacy_stderr_threshold_behavior: bool = flag(
-        True, "Ignore --stderrthreshold with --logtostderr."
-    )
-    skip_headers: bool = flag(False, "Leave severity, time, process and file out of the lines.")
-    add_dir_header: bool = flag(False, "Name the directory of the source file too.")
-    log_dir: str = flag("", "Accepted; use --log-file.")
-    one_output: bool = flag(False, "Accepted; there is one output file only.")
-    skip_log_headers: bool = flag(False, "Accepted; log files have no head.")
-    log_backtrace_at: str = flag(":0", "Accepted.")
+_handlers: list[logging.Handler] = []  # those of `setup`
+_ring = Ring()
+_summary = Summary()
 
 
 class Log:
@@ -122,6 +61,32 @@ class Log:
                 logging.INFO - verbosity, message, extra={"values": values}, stacklevel=2
             )
 
+    def summarised(
+        self, key: Hashable, message: str, /, *, every: float = 60.0, **values: object
+    ) -> None:
+        """A warning that may come often: the first at once, its repeats as one line.
+
+        Repeats are occurrences of `key` in this module; every `every` seconds a line such as
+        `"No agent for a dial" repeated=412 seconds=60` says how many there were, until there are
+        none. `message` is a literal: it takes the place of `key` where there are too many keys.
+        For the event loop's thread.
+        """
+        module = self._logger.name
+        series = _summary.first((module, key), (module, message), every)
+        if series is None:
+            return
+        file, line, *_ = self._logger.findCaller(stacklevel=2)
+
+        def warn(**values: object) -> None:
+            record = self._logger.makeRecord(
+                *(module, logging.WARNING, file, line, message, (), None),
+                extra={"values": values},
+            )
+            self._logger.handle(record)
+
+        series.tell = lambda count, seconds: warn(repeated=count, seconds=round(seconds))
+        warn(**values)
+
     def enabled(self, verbosity: int) -> bool:
         """Whether `v(verbosity, ...)` would be written; ask first where values cost something."""
         return self._logger.isEnabledFor(logging.INFO - verbosity)
@@ -142,9 +107,11 @@ def setup(options: LogOptions) -> None:
     """
     handlers = _open_handlers(options)
     close()
-    formatter = KlogFormatter(options)
+    formatter = _formatter(options)
     for handler in handlers:
         handler.setFormatter(formatter)
+    _handlers[:] = [*handlers, _ring]
+    for handler in _handlers:
         logging.root.addHandler(handler)
     logging.root.setLevel(logging.INFO)  # of other libraries
     logging.getLogger(PACKAGE).setLevel(_threshold(options.v))
@@ -156,10 +123,16 @@ def setup(options: LogOptions) -> None:
 
 def close() -> None:
     """End what `setup` began: no more records are written, the log file is closed."""
-    for handler in logging.root.handlers[:]:
-        if isinstance(handler.formatter, KlogFormatter):
-            logging.root.removeHandler(handler)
-            handler.close()
+    _summary.flush()
+    for handler in _handlers:
+        logging.root.removeHandler(handler)
+        handler.close()
+    _handlers.clear()
+
+
+def recent() -> tuple[Entry, ...]:
+    """The last records since `setup`, the oldest first; about 1000 or 1 MiB of them."""
+    return _ring.entries
 
 
 def _threshold(verbosity: int) -> int:
@@ -174,6 +147,15 @@ def _apply_vmodule(logger: logging.Logger) -> None:
             return
     if logger.name != PACKAGE:
         logger.setLevel(logging.NOTSET)
+
+
+def _formatter(options: LogOptions) -> logging.Formatter:
+    directory = options.add_dir_header
+    if options.log_format == "text":
+        return KlogFormatter(skip_headers=options.skip_headers, with_directory=directory)
+    from konnectivity.observe.log_json import JsonFormatter  # only where it is used
+
+    return JsonFormatter(with_directory=directory)
 
 
 def _open_handlers(options: LogOptions) -> list[logging.Handler]:
@@ -208,52 +190,3 @@ def _open_file(options: LogOptions) -> logging.Handler:
 
 def _severity_level(severity: int) -> int:
     return (logging.NOTSET, logging.WARNING, logging.ERROR, logging.CRITICAL)[severity]
-
-
-class KlogFormatter(logging.Formatter):
-    """A record as klog writes it. Control characters never get out raw."""
-
-    def __init__(self, options: LogOptions) -> None:
-        super().__init__()
-        self._skip_headers = options.skip_headers
-        self._add_directory = options.add_dir_header
-
-    def format(self, record: logging.LogRecord) -> str:
-        head = "" if self._skip_headers else self._head(record)
-        values: dict[str, object] | None = getattr(record, "values", None)
-        if values is None:
-            text = one_line(record.getMessage())
-        else:
-            pairs = "".join(f" {key}={show(value)}" for key, value in values.items())
-            text = f"{quote(record.getMessage())}{pairs}"
-        if record.exc_info:
-            # Indented, so that no line of an exception's text can pass for a record.
-            trace = self.formatException(record.exc_info).split("\n")
-            text += "".join(f"\n    {one_line(line)}" for line in trace)
-        return head + text
-
-    def _head(self, record: logging.LogRecord) -> str:
-        letter = "IWEF"[max(0, min(3, record.levelno // 10 - 2))]
-        stamp = time.strftime("%m%d %H:%M:%S", time.localtime(record.created))
-        micros = int(record.created % 1 * 1e6)
-        file = record.filename
-        if self._add_directory:
-            file = f"{Path(record.pathname).parent.name}/{file}"
-        return f"{letter}{stamp}.{micros:06d} {record.process:7d} {file}:{record.lineno}] "
-
-
-def show(value: object) -> str:
-    """A value as klog shows it: numbers bare, lists in brackets, all else quoted."""
-    if value is None:
-        return "<nil>"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if type(value) in (int, float):
-        return str(value)
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return f"[{','.join(map(show, value))}]"
-    if isinstance(value, bytes):
-        value = value.decode(errors="surrogateescape")
-    if isinstance(value, BaseException):
-        value = str(value) or type(value).__name__
-    return quote(str(value))
