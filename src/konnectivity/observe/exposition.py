@@ -1,4 +1,4 @@
-"""Metrics as text (Prometheus exposition format 0.0.4).
+"""Metrics as text (Prometheus exposition format 0.0.4): declared once, filled at each scrape.
 
 Written here because the usual client library renames counters that do not end in `_total`, and
 upstream has several of those that dashboards rely on (docs/decisions/metrics.md).
@@ -7,80 +7,121 @@ upstream has several of those that dashboards rely on (docs/decisions/metrics.md
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from konnectivity.observe.histogram import Histogram
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
+Key = TypeVar("Key", bound=str | tuple[str, ...])
+"""The values of a metric's labels, in the order of their names; of a single label just that."""
 
-@dataclass(slots=True)
-class Family:
-    """One metric: its samples are (labels, value) pairs.
 
-    `kind` is `counter`, `gauge` or `histogram`. A family without samples is left out, as
-    upstream's untouched vectors are.
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """The declaration of one metric: what the exposition and the page of all metrics say of it.
+
+    `kind` is `counter`, `gauge` or `histogram`. `bounds` are a histogram's upper bounds. `ours`
+    marks what upstream does not have, `note` is for the page alone.
     """
 
     name: str
     kind: str
     help: str
-    samples: list[tuple[Mapping[str, str], float]] = field(default_factory=list)
-    histogram: Histogram | None = None
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+    ours: bool = False
+    note: str = ""
+
+    def value(self, value: float) -> Family:
+        """The metric with its one value; it has no labels."""
+        return self.each({(): value})
+
+    def each(self, values: Mapping[Key, float]) -> Family:
+        """The metric with one value for each combination of its labels, in any order."""
+        lines = [f"{self.name}{self._labels(key)} {_number(values[key])}" for key in sorted(values)]
+        return Family(self, lines)
+
+    def durations(self, histogram: Histogram) -> Family:
+        """The metric as a histogram without labels, which appears with its first observation."""
+        return self.durations_each({(): histogram})
+
+    def durations_each(self, histograms: Mapping[Key, Histogram]) -> Family:
+        """The metric as one histogram for each combination of its labels."""
+        lines: list[str] = []
+        for key in sorted(histograms):
+            histogram, labels = histograms[key], self._labels(key)
+            if not histogram.total:
+                continue
+            for bound, count in histogram.buckets():
+                le = self._labels(key, f'le="{_number(bound)}"')
+                lines.append(f"{self.name}_bucket{le} {count}")
+            lines.append(f"{self.name}_sum{labels} {_number(histogram.sum)}")
+            lines.append(f"{self.name}_count{labels} {histogram.total}")
+        return Family(self, lines)
+
+    def _labels(self, key: str | tuple[str, ...], *further: str) -> str:
+        values = (key,) if isinstance(key, str) else key
+        named = zip(self.labels, values, strict=True)
+        pairs = ",".join([f'{name}="{_escape(value)}"' for name, value in named] + [*further])
+        return f"{{{pairs}}}" if pairs else ""
 
 
-def single(name: str, kind: str, help_text: str, value: float) -> Family:
-    """A metric without labels."""
-    return Family(name, kind, help_text, [({}, value)])
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric at one scrape. Without lines it is left out, as upstream's untouched vectors."""
+
+    metric: Metric
+    lines: list[str]
 
 
-def by_label(
-    name: str, kind: str, help_text: str, label: str, values: Mapping[str, float]
-) -> Family:
-    """A metric with one label."""
-    return Family(name, kind, help_text, [({label: key}, value) for key, value in values.items()])
+class Catalogue:
+    """The metrics of one program, in the order of their declaration."""
 
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.metrics: list[Metric] = []
 
-def durations(name: str, help_text: str, histogram: Histogram) -> Family:
-    """A histogram; it appears with its first observation."""
-    return Family(name, "histogram", help_text, histogram=histogram)
+    def counter(
+        self, name: str, text: str, *labels: str, ours: bool = False, note: str = ""
+    ) -> Metric:
+        """Declare a counter."""
+        return self._add(Metric(self.prefix + name, "counter", text, labels, (), ours, note))
+
+    def gauge(
+        self, name: str, text: str, *labels: str, ours: bool = False, note: str = ""
+    ) -> Metric:
+        """Declare a gauge."""
+        return self._add(Metric(self.prefix + name, "gauge", text, labels, (), ours, note))
+
+    def histogram(
+        self,
+        name: str,
+        text: str,
+        *labels: str,
+        bounds: tuple[float, ...],
+        ours: bool = False,
+        note: str = "",
+    ) -> Metric:
+        """Declare a histogram of durations."""
+        return self._add(Metric(self.prefix + name, "histogram", text, labels, bounds, ours, note))
+
+    def _add(self, metric: Metric) -> Metric:
+        self.metrics.append(metric)
+        return metric
 
 
 def render(families: Iterable[Family]) -> bytes:
     """All families as one page."""
     lines: list[str] = []
     for family in families:
-        samples = _histogram_lines(family) if family.histogram else _sample_lines(family)
-        if samples:
-            lines.append(f"# HELP {family.name} {_escape_help(family.help)}")
-            lines.append(f"# TYPE {family.name} {family.kind}")
-            lines += samples
+        if family.lines:
+            metric = family.metric
+            lines.append(f"# HELP {metric.name} {_escape_help(metric.help)}")
+            lines.append(f"# TYPE {metric.name} {metric.kind}")
+            lines += family.lines
     return ("\n".join(lines) + "\n").encode()
-
-
-def _sample_lines(family: Family) -> list[str]:
-    return [f"{family.name}{_labels(labels)} {_number(value)}" for labels, value in family.samples]
-
-
-def _histogram_lines(family: Family) -> list[str]:
-    histogram = family.histogram
-    if histogram is None or not histogram.total:
-        return []
-    lines = [
-        f'{family.name}_bucket{{le="{_number(bound)}"}} {count}'
-        for bound, count in histogram.buckets()
-    ]
-    lines.append(f"{family.name}_sum {_number(histogram.sum)}")
-    lines.append(f"{family.name}_count {histogram.total}")
-    return lines
-
-
-def _labels(labels: Mapping[str, str]) -> str:
-    if not labels:
-        return ""
-    pairs = ",".join(f'{key}="{_escape(value)}"' for key, value in labels.items())
-    return f"{{{pairs}}}"
 
 
 def _number(value: float) -> str:

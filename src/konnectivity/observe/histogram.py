@@ -1,8 +1,10 @@
-"""A histogram of durations, for the metrics."""
+"""Histograms of durations, for the metrics."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
+from typing import Self
 
 
 class Histogram:
@@ -20,6 +22,13 @@ class Histogram:
         self.sum += seconds
         self._counts[bisect_left(self.bounds, seconds)] += 1
 
+    def with_zeros(self, count: int) -> Self:
+        """A copy to which `count` durations of no time at all were added."""
+        copy = type(self)(self.bounds)
+        copy.sum = self.sum
+        copy._counts = [self._counts[0] + count, *self._counts[1:]]
+        return copy
+
     @property
     def total(self) -> int:
         """How many were counted."""
@@ -33,3 +42,21 @@ class Histogram:
             running += count
             out.append((bound, running))
         return out
+
+
+class RequestCounts:
+    """Counts requests to an API by the status of their answers, and how long these took."""
+
+    __slots__ = ("_bounds", "seconds", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.total: Counter[tuple[str, str]] = Counter()
+        """By HTTP status and the API's reason, which is empty for success."""
+        self.seconds: dict[str, Histogram] = {}
+        """By HTTP status."""
+        self._bounds = bounds
+
+    def observe(self, seconds: float, *, status: int = 200, reason: str = "") -> None:
+        """Count one answer. What had no answer at all has no status, and is not counted."""
+        self.total[str(status), reason] += 1
+        self.seconds.setdefault(str(status), Histogram(self._bounds)).observe(seconds)
