@@ -52,6 +52,7 @@ async def test_an_agent_with_a_bad_introduction_is_told_what_is_wrong(
     identity: Identity,
     log: Log,
 ) -> None:
+    """Scenario 46."""
     server = await start_server()
     good = await connect_agent()
     port = server.options.agent_port
@@ -66,6 +67,7 @@ async def test_an_agent_with_a_bad_introduction_is_told_what_is_wrong(
 async def test_identifiers_that_are_only_odd_are_accepted(
     identifiers: str, start_server: StartServer, connect_agent: ConnectAgent
 ) -> None:
+    """Scenario 46."""
     server = await start_server()
     await connect_agent(metadata=[("agentid", ""), ("agentidentifiers", identifiers)])
     assert len(server.exchange.backends) == 1
@@ -121,6 +123,7 @@ async def test_w28_a_servers_refusal_is_visible_in_the_agents_log(
 async def test_a_second_stream_of_one_agent_is_no_second_agent(
     start_server: StartServer, connect_agent: ConnectAgent
 ) -> None:
+    """Scenario 19."""
     server = await start_server()
     first = await connect_agent("twin")
     await connect_agent("twin")

@@ -1,35 +1,38 @@
 """The agents' side of the server: `Connect` calls.
 
-Checks metadata, answers with the server's id and count at once, and enters the agent into the
-exchange for as long as the call lives.
+Checks metadata and what the agent must show, then answers with the server's id and count.
 
 Source: upstream `pkg/server/server.go`, `Connect`.
 """
 
 from __future__ import annotations
 
-from typing import Final
-from urllib.parse import parse_qsl
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from konnectivity.errors import RpcError
+from konnectivity.errors import AuthenticationError, RpcError
 from konnectivity.net.grpc import Call
 from konnectivity.net.h2 import H2Protocol, H2Settings
 from konnectivity.observe import logs
+from konnectivity.server.admission import WAITING, Admission
+from konnectivity.server.agent_stream import CREDIT_KEY, AgentStream, Applicant
+from konnectivity.server.authentication import Authentication
 from konnectivity.server.exchange import Exchange
+from konnectivity.server.lifetime import LifetimeLimits
 from konnectivity.server.unimplemented import unimplemented
-from konnectivity.tunnel.server_packets import PacketBackend
+from konnectivity.tunnel.identifiers import Identifiers
 from konnectivity.wire import grpc
 from konnectivity.wire.events import Headers
-from konnectivity.wire.grpc import Oversized
+
+if TYPE_CHECKING:
+    from konnectivity.kube.token_review import Account
 
 log = logs.get(__name__)
 
-CREDIT_KEY: Final = "konnectivity-credit"
-"""Metadata of our own peers: both sides send it, then both speak CREDIT (docs/credit.md)."""
 
-
-def read_metadata(headers: Headers) -> str:
-    """The agent id of a `Connect` call.
+def read_metadata(headers: Headers) -> tuple[str, Identifiers]:
+    """The agent id of a `Connect` call, and what the agent says about itself.
 
     Raises:
         RpcError: UNKNOWN with upstream's text (`pkg/server/backend_manager.go`).
@@ -45,107 +48,48 @@ def read_metadata(headers: Headers) -> str:
             "expected at most one set of agent identifiers in the context, "
             f"got [{' '.join(identifiers)}]",
         )
-    if identifiers:
-        check_identifiers(identifiers[0])
-    return ids[0]
+    return ids[0], check_identifiers(identifiers[0] if identifiers else "")
 
 
-def check_identifiers(text: str) -> list[tuple[str, str]]:
-    """The key-value pairs of an agent's identifiers.
+def check_identifiers(text: str) -> Identifiers:
+    """What an agent says about itself.
 
     Raises:
         RpcError: not a URL query, in the words of Go's parser.
     """
-    problem = ""
-    if ";" in text:
-        problem = "invalid semicolon separator in query"
-    else:
-        for at in (at for at, char in enumerate(text) if char == "%"):
-            escape = text[at : at + 3]
-            if len(escape) < 3 or not all(c in "0123456789abcdefABCDEF" for c in escape[1:]):
-                problem = f'invalid URL escape "{escape}"'
-                break
-    if problem:
-        raise RpcError(grpc.UNKNOWN, f"fail to parse url encoded string: {problem}")
-    return parse_qsl(text, keep_blank_values=True)
-
-
-class AgentStream:
-    """One `Connect` call: the handler between the call and its `PacketBackend`."""
-
-    __slots__ = ("_agent_id", "_backend", "_call", "_exchange")
-
-    def __init__(
-        self, call: Call, exchange: Exchange, *, agent_id: str, server_id: str, server_count: int
-    ) -> None:
-        credit = bool(grpc.metadata_values(call.headers, CREDIT_KEY))
-        answer = [("serverid", server_id), ("servercount", str(server_count))]
-        if credit:
-            answer.append((CREDIT_KEY, "1"))
-        call.respond(answer)
-        self._call = call
-        self._exchange = exchange
-        self._agent_id = agent_id
-        self._backend = PacketBackend(
-            call,
-            agent_id=agent_id,
-            credit=credit,
-            limits=exchange.limits,
-            budget=exchange.budget,
-        )
-        exchange.counters.open_calls["Connect"] += 1
-        exchange.backends.add(self._backend)
-        log.info("Agent connected", agentID=agent_id, address=call.peer)
-
-    def headers(self, headers: Headers) -> None:
-        """Not for servers."""
-
-    def message(self, message: memoryview | Oversized) -> None:
-        """One packet of the agent."""
-        self._backend.message(message)
-
-    def writable(self) -> None:
-        """The connection has room again."""
-        self._backend.outbox.flow()
-
-    def half_closed(self) -> None:
-        """The agent says goodbye."""
-        self._call.finish()
-
-    def ended(self, error: RpcError | None) -> None:
-        """The agent is gone: no new dials for it, an end for all its tunnels."""
-        self._exchange.counters.open_calls["Connect"] -= 1
-        self._exchange.backends.remove(self._backend)
-        tunnels = len(self._backend.tunnels)
-        self._backend.lost()
-        cause = str(error.message if error else "it said goodbye")
-        log.info("Agent disconnected", agentID=self._agent_id, cause=cause, tunnels=tunnels)
-
-
-def accept_agent(call: Call, exchange: Exchange, *, server_id: str, server_count: int) -> None:
-    """Answer a `Connect` call: register the agent, or refuse it with upstream's status."""
     try:
-        agent_id = read_metadata(call.headers)
-    except RpcError as error:
-        log.warning("Agent refused", address=call.peer, cause=error.message)
-        call.refuse(error.code, error.message)
-        return
-    call.handler = AgentStream(
-        call, exchange, agent_id=agent_id, server_id=server_id, server_count=server_count
-    )
+        return Identifiers.parse(text)
+    except ValueError as error:
+        text = f"fail to parse url encoded string: {error}"
+        raise RpcError(grpc.UNKNOWN, text) from None
 
 
 class Agents:
-    """Keeps the agents' connections of one server."""
+    """Keeps the agents' connections of one server.
+
+    `server_count` is asked for each answer, and `announce` for metadata to add to it.
+    """
 
     def __init__(
-        self, exchange: Exchange, *, server_id: str, server_count: int, h2: H2Settings
+        self,
+        exchange: Exchange,
+        *,
+        server_id: str,
+        server_count: Callable[[], int],
+        h2: H2Settings,
+        announce: Callable[[], list[tuple[str, str]]] = list,
+        authentication: Authentication | None = None,
+        lifetime: LifetimeLimits | None = None,
     ) -> None:
         self._exchange = exchange
         self._server_id = server_id
         self._server_count = server_count
+        self._announce = announce
+        self._authentication = authentication or Authentication()
+        self._lifetime = lifetime or LifetimeLimits()
         self._h2 = h2
         self._connections: set[H2Protocol] = set()
+        self._waiting: set[Admission] = set()
 
     def accept(self) -> H2Protocol:
         """The protocol of a new connection."""
@@ -156,14 +100,70 @@ class Agents:
     def call_received(self, call: Call) -> None:
         """An agent opened a call."""
         if call.path == grpc.CONNECT:
-            accept_agent(
-                call,
-                self._exchange,
-                server_id=self._server_id,
-                server_count=self._server_count,
-            )
+            self._apply(call)
         else:
             unimplemented(call, grpc.CONNECT)
+
+    def _apply(self, call: Call) -> None:
+        """Admit the agent, or refuse it with upstream's words, now or when its token is known."""
+        agent_id = ""
+        try:
+            agent_id, identifiers = read_metadata(call.headers)
+            refusal = self._authentication.gate.refusal(call.transport)
+            if refusal:
+                raise AuthenticationError(refusal, "certificate")  # noqa: TRY301
+            token = self._authentication.token(call.headers)
+        except (RpcError, AuthenticationError) as error:
+            self._refuse(call, error, agent_id)
+            return
+        applicant = Applicant(call, agent_id, identifiers, token)
+        if self._authentication.reviews is None:
+            call.handler = self._admit(applicant)
+        elif len(self._waiting) >= WAITING:
+            text = f"{WAITING} agents wait for their token's review already"
+            self._refuse(call, AuthenticationError(text, "overload"), agent_id)
+        else:
+            call.handler = Admission(
+                call,
+                review=lambda: self._authentication.review(token),
+                waiting=self._waiting,
+                admit=lambda account: self._admit(applicant, account),
+                refuse=lambda error: self._refuse(call, error, agent_id),
+            )
+
+    def _admit(self, applicant: Applicant, account: Account | None = None) -> AgentStream:
+        if account is not None:
+            self._authentication.check_node(
+                account, applicant.identifiers, address=applicant.address
+            )
+        if self._authentication.demanding:
+            self._exchange.counters.authentications["accepted"] += 1
+        count = ("servercount", str(self._server_count()))
+        answer = [("serverid", self._server_id), count, *self._announce()]
+        stream = AgentStream(applicant, self._exchange, answer)
+        self._follow(stream, applicant.token)
+        return stream
+
+    def _follow(self, stream: AgentStream, token: str) -> None:
+        limits = self._lifetime
+        if token and limits.recheck:
+            from konnectivity.kube.token_review import expiry
+
+            review = functools.partial(self._authentication.review, token, anew=True)
+            stream.live(limits, review=review, expires=expiry(token))
+        elif limits.max_age:
+            stream.live(limits, review=None, expires=None)
+
+    def _refuse(self, call: Call, error: RpcError | AuthenticationError, agent_id: str) -> None:
+        code, text = grpc.UNKNOWN, str(error)
+        if isinstance(error, RpcError):
+            code, text = error.code, error.message
+        else:
+            self._exchange.counters.authentications[error.outcome] += 1
+        log.summarised(
+            ("refused", text), "Agent refused", address=call.peer, agentID=agent_id, cause=text
+        )
+        call.refuse(code, text)
 
     def connection_started(self, connection: H2Protocol) -> None:
         """An agent's TLS is up."""
@@ -177,6 +177,18 @@ class Agents:
     def count(self) -> int:
         """Open connections."""
         return len(self._connections)
+
+    def go_away(self) -> None:
+        """Ask agents of ours to look for another server; stock ones would drop their tunnels."""
+        for connection in list(self._connections):
+            calls = connection.calls.values()
+            if any(grpc.metadata_values(call.headers, CREDIT_KEY) for call in calls):
+                connection.go_away()
+
+    def abort(self) -> None:
+        """Drop what has not taken its last bytes."""
+        for connection in list(self._connections):
+            connection.abort()
 
     def close(self) -> None:
         """End all connections; what is written gets a moment to leave."""

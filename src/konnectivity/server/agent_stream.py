@@ -1,0 +1,165 @@
+"""One agent's stream at the server: a `Connect` call that was admitted.
+
+It answers the call, enters the agent into the exchange for as long as the call lives, and carries
+packets between the call and its `PacketBackend`.
+
+Source: upstream `pkg/server/server.go`, `Connect`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from konnectivity import __version__
+from konnectivity.errors import RpcError
+from konnectivity.net.grpc import Call
+from konnectivity.observe import logs
+from konnectivity.observe.journal import VERSION_KEY, PeerRecord, announced, certificate_of
+from konnectivity.server.exchange import Exchange
+from konnectivity.server.lifetime import LifetimeLimits, supervise
+from konnectivity.tunnel.identifiers import Identifiers
+from konnectivity.tunnel.server_packets import PacketBackend
+from konnectivity.wire import grpc
+from konnectivity.wire.events import Headers
+from konnectivity.wire.grpc import Oversized
+
+log = logs.get(__name__)
+
+CREDIT_KEY: Final = "konnectivity-credit"
+"""Metadata of our own peers: both sides send it, then both speak CREDIT (docs/credit.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applicant:
+    """A `Connect` call and what it says about its agent. `token` may be empty."""
+
+    call: Call
+    agent_id: str
+    identifiers: Identifiers
+    token: str
+
+    @property
+    def address(self) -> str:
+        """The IP address that the agent comes from."""
+        transport = self.call.transport
+        peer = transport.get_extra_info("peername") if transport is not None else None
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
+
+def _record(call: Call, agent_id: str, credit: bool) -> PeerRecord:
+    """What the status says of an agent."""
+    return PeerRecord(
+        id=agent_id,
+        address=call.peer,
+        software=announced(call.headers, "user-agent"),
+        version=announced(call.headers, VERSION_KEY),
+        credit=credit,
+        certificate=certificate_of(call.transport),
+        measure=call.measure,
+    )
+
+
+class AgentStream:
+    """One `Connect` call: the handler between the call and its `PacketBackend`.
+
+    `answer` is the response metadata, which leaves before the agent is entered.
+    """
+
+    __slots__ = ("_agent_id", "_backend", "_call", "_exchange", "_life", "keeps_tunnels")
+
+    def __init__(
+        self, applicant: Applicant, exchange: Exchange, answer: list[tuple[str, str]]
+    ) -> None:
+        call, agent_id, identifiers = applicant.call, applicant.agent_id, applicant.identifiers
+        credit = bool(grpc.metadata_values(call.headers, CREDIT_KEY))
+        if grpc.metadata_values(call.headers, VERSION_KEY):
+            answer = [*answer, (VERSION_KEY, __version__)]
+        call.respond([*answer, (CREDIT_KEY, "1")] if credit else answer)
+        self.keeps_tunnels = credit  # who speaks it is ours, and does
+        self._call = call
+        self._exchange = exchange
+        self._agent_id = agent_id
+        self._life: asyncio.Task[None] | None = None
+        self._backend = PacketBackend(
+            call,
+            agent_id=agent_id,
+            identifiers=identifiers,
+            credit=credit,
+            limits=exchange.limits,
+            budget=exchange.budget,
+        )
+        exchange.counters.open_calls["Connect"] += 1
+        exchange.counters.agent_connected(self._backend)
+        exchange.backends.add(self._backend)
+        exchange.journal.connected(self._backend, _record(call, agent_id, credit))
+        log.info("Agent connected", agentID=agent_id, address=call.peer)
+        if identifiers.odd:
+            odd = " ".join(identifiers.odd)
+            log.warning("Identifiers of an agent are ignored", agentID=agent_id, identifiers=odd)
+
+    def live(
+        self,
+        limits: LifetimeLimits,
+        *,
+        review: Callable[[], Awaitable[object]] | None,
+        expires: float | None,
+    ) -> None:
+        """Follow the stream's age and its token from now on."""
+        life = supervise(self, limits, review=review, expires=expires)
+        self._life = asyncio.create_task(life)
+
+    # Stream (lifetime.py)
+
+    @property
+    def load(self) -> int:
+        """Tunnels and dials."""
+        return self._backend.load
+
+    def retire(self, cause: str) -> None:
+        """Ask the agent to come again; until it has, dials go to others first."""
+        log.info("Agent is asked to connect anew", agentID=self._agent_id, cause=cause)
+        self._backend.draining = True
+        self._call.go_away()
+
+    def unlist(self) -> None:
+        """Give it no more dials; its tunnels go on."""
+        self._exchange.backends.remove(self._backend)
+
+    def revoke(self, cause: str) -> None:
+        """End the stream with all its tunnels."""
+        self._exchange.counters.authentications["revoked"] += 1
+        log.warning("Agent is not trusted any more", agentID=self._agent_id, cause=cause)
+        self._call.abandon(grpc.UNKNOWN, cause)
+
+    # CallHandler (net/grpc.py)
+
+    def headers(self, headers: Headers) -> None:
+        """Not for servers."""
+
+    def message(self, message: memoryview | Oversized) -> None:
+        """One packet of the agent."""
+        self._backend.message(message)
+
+    def writable(self) -> None:
+        """The connection has room again."""
+        self._backend.outbox.flow()
+
+    def half_closed(self) -> None:
+        """The agent says goodbye."""
+        self._call.finish()
+
+    def ended(self, error: RpcError | None) -> None:
+        """The agent is gone: no new dials for it, an end for all its tunnels."""
+        self._exchange.counters.open_calls["Connect"] -= 1
+        if self._life is not None:
+            self._life.cancel()
+        self._exchange.backends.remove(self._backend)
+        tunnels = len(self._backend.tunnels)
+        self._backend.lost()
+        self._exchange.counters.agent_gone(self._backend, error)
+        cause = str(error.message if error else "it said goodbye")
+        self._exchange.journal.disconnected(self._backend, cause, tunnels=tunnels)
+        log.info("Agent disconnected", agentID=self._agent_id, cause=cause, tunnels=tunnels)
