@@ -195,6 +195,7 @@ async def test_a_dial_to_a_black_hole_ends_after_five_seconds_and_delays_nobody_
     http_connect: ConnectClient,
     echoing: Endpoint,
 ) -> None:
+    """Scenario 7."""
     bystander = await open_tunnel("grpc", echoing.address)
     started = time.monotonic()
     async with full_backlog() as address, unharmed(bystander, within=1):

@@ -45,6 +45,7 @@ async def dialled(stream: ProxyStream, agent: FakeAgent) -> int:
 async def test_w14_tunnels_of_two_agents_that_share_an_id_do_not_mix(
     start_server: StartServer, connect_agent: ConnectAgent, open_proxy: OpenProxy
 ) -> None:
+    """Scenarios 29 and 38."""
     await start_server()
     old = await connect_agent("shared")
     first = await open_proxy()
@@ -71,6 +72,7 @@ async def test_w14_tunnels_of_two_agents_that_share_an_id_do_not_mix(
 async def test_w15_a_frontend_cannot_touch_a_tunnel_that_it_did_not_open(
     odd: object, start_server: StartServer, connect_agent: ConnectAgent, connect_grpc: ConnectGrpc
 ) -> None:
+    """Scenario 44."""
     server = await start_server()
     agent = await connect_agent()
     client = await connect_grpc()
@@ -133,6 +135,7 @@ async def whoever_is_asked(agents: list[FakeAgent]) -> FakeAgent:
 async def test_w17_a_second_dial_on_a_stream_is_refused_and_the_first_tunnel_goes_on(
     start_server: StartServer, connect_agent: ConnectAgent, open_proxy: OpenProxy
 ) -> None:
+    """Scenario 72."""
     await start_server()
     agents = [await connect_agent("one"), await connect_agent("two")]
     stream = await open_proxy()

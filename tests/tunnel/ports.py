@@ -14,6 +14,14 @@ class RecordingLink:
         self.full = False
         self.sent: list[Packet] = []
         self.room: int | None = None
+        self.silence: float | None = None
+        self.given_up = ""
+
+    def probe(self) -> None:
+        self.silence = 0.0
+
+    def give_up(self, cause: str) -> None:
+        self.given_up = cause
 
     def send(self, message: bytes) -> None:
         size = int.from_bytes(message[1:5], "big")

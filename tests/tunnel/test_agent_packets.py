@@ -168,6 +168,7 @@ def test_w23_a_cancelled_dial_is_stopped() -> None:
 
 
 def test_losing_the_server_cancels_dials_and_flushes_endpoints() -> None:
+    """Scenario 66."""
     scene = Scene()
     _, endpoint = scene.open(1)
     scene.says(Packet(packet.DIAL_REQ, random=2))
@@ -213,6 +214,30 @@ def test_w13_an_oversized_packet_ends_only_the_tunnel_it_belongs_to() -> None:
 
 
 def test_drain_is_one_packet() -> None:
+    """Scenario 67."""
     scene = Scene()
     scene.packets.drain()
     assert scene.link.take() == [Packet(packet.DRAIN)]
+
+
+def test_an_agent_that_stops_ends_its_tunnels_behind_their_data_and_answers_all_dials() -> None:
+    scene = Scene()
+    tunnel, endpoint = scene.open(1)
+    scene.link.full = True
+    tunnel.endpoint_data(memoryview(b"last words"))
+    scene.says(Packet(packet.DIAL_REQ, protocol="tcp", address="h:1", random=2))
+    scene.packets.shut_down()
+    scene.says(Packet(packet.DIAL_REQ, protocol="tcp", address="h:2", random=3))
+    scene.link.full = False
+    scene.packets.outbox.flow()
+    refused = "dial tcp h:{}: the agent is stopping"
+    assert scene.link.take() == [
+        Packet(packet.DIAL_RSP, random=2, error=refused.format(1)),
+        Packet(packet.DIAL_RSP, random=3, error=refused.format(2)),
+        Packet(packet.DATA, connect_id=1, data=b"last words"),
+        Packet(packet.CLOSE_RSP, connect_id=1),
+    ]
+    assert endpoint.ended == "finished"
+    assert tunnel.reason is Reason.SHUTDOWN
+    assert len(scene.dials) == 2
+    assert scene.dials[1][1].cancelled

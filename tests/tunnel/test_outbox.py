@@ -24,6 +24,7 @@ def test_data_goes_out_at_once_while_the_link_has_room() -> None:
 
 
 def test_a_full_link_keeps_chunks_in_their_lanes_and_pauses_the_source() -> None:
+    """Scenario 42."""
     link, resumed = RecordingLink(), list[int]()
     outbox, bulk = Outbox(link), lane(1, resumed)
     link.full = True
@@ -160,4 +161,18 @@ def test_sent_packets_are_counted_by_type() -> None:
     outbox, tunnel = Outbox(link), lane(1, [])
     outbox.data(tunnel, b"x")
     outbox.finish(tunnel, Packet(packet.CLOSE_REQ, connect_id=1))
-    assert outbox.sent == {packet.DATA: 1, packet.CLOSE_REQ: 1}
+    counted = {kind: count for kind, count in outbox.sent.items() if count}
+    assert counted == {packet.DATA: 1, packet.CLOSE_REQ: 1}
+
+
+def test_bytes_are_counted_when_they_are_taken_and_pauses_when_they_begin() -> None:
+    link = RecordingLink()
+    outbox, tunnel = Outbox(link), lane(1, [])
+    outbox.data(tunnel, b"sent")
+    link.full = True
+    outbox.data(tunnel, bytes(PAUSE_AT))
+    outbox.data(tunnel, b"more")
+    assert (tunnel.bytes, outbox.pauses) == (PAUSE_AT + 8, 1)
+    link.full = False
+    outbox.flow()
+    assert (tunnel.bytes, outbox.pauses, tunnel.paused) == (PAUSE_AT + 8, 1, False)

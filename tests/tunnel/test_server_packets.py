@@ -24,6 +24,16 @@ random = count(100)
 class Watch:
     def __init__(self) -> None:
         self.heard: list[object] = []
+        self.other: PacketBackend | None = None
+        """Where a dial may go that failed for the agent's sake."""
+
+    def retry(self, tunnel: ServerTunnel) -> bool:
+        other, self.other = self.other, None
+        if other is None:
+            return False
+        tunnel.backend = other
+        other.dial(tunnel)
+        return True
 
     def dialed(self, tunnel: ServerTunnel, failure: Failure | None, text: str) -> None:
         self.heard.append(failure)
@@ -137,6 +147,7 @@ def test_w23_a_cancelled_dial_is_told_to_the_agent_and_its_late_success_is_close
 
 
 def test_a_dial_that_runs_out_of_time_is_refused_and_forgotten() -> None:
+    """Scenario 28."""
     scene = Scene()
     tunnel, frontend = scene.dial()
     tunnel.time_out()
@@ -294,6 +305,7 @@ def test_drain_marks_the_agent() -> None:
 
 
 def test_each_tunnel_is_counted_once_whatever_happens_to_it() -> None:
+    """Scenario 36."""
     scene = Scene()
     tunnel, _ = scene.open(1)
     tunnel.leave()
@@ -301,3 +313,70 @@ def test_each_tunnel_is_counted_once_whatever_happens_to_it() -> None:
     scene.says(Packet(packet.CLOSE_RSP, connect_id=1))
     scene.backend.lost()
     assert scene.watch.heard == [None, Reason.FRONTEND_CLOSE]
+
+
+@pytest.mark.parametrize("fate", ["lost", "DIAL_CLS", "busy", "limit"])
+def test_w53_a_dial_that_the_agent_failed_goes_on_at_another(fate: str) -> None:
+    scene, other = Scene(), Scene()
+    scene.watch.other = other.backend
+    if fate == "limit":
+        for _ in range(LIMITS.pending_dials):
+            scene.dial()
+    tunnel, frontend = scene.dial()
+    match fate:
+        case "lost":
+            scene.backend.lost()
+        case "DIAL_CLS":
+            scene.says(Packet(packet.DIAL_CLS, random=tunnel.random))
+        case "busy":
+            error = "dial tcp 10.0.0.1:443: socket: too many open files"
+            scene.says(Packet(packet.DIAL_RSP, random=tunnel.random, error=error))
+    assert other.backend.pending == {tunnel.random: tunnel}
+    assert tunnel.random not in scene.backend.pending
+    other.says(Packet(packet.DIAL_RSP, random=tunnel.random, connect_id=4))
+    assert frontend.heard == [("opened", 4)]
+    assert scene.watch.heard == [None]
+
+
+def test_w53_a_silent_agent_without_tunnels_loses_its_connection() -> None:
+    scene = Scene()
+    scene.dial()
+    scene.backend.give_up("silent")
+    assert scene.link.given_up == "silent"
+
+
+def test_w53_a_silent_agent_with_tunnels_loses_its_dials_alone() -> None:
+    scene, other = Scene(), Scene()
+    _, opened = scene.open(1)
+    tunnel, frontend = scene.dial()
+    scene.backend.give_up("silent")  # there is no other agent
+    assert scene.backend.pending == {tunnel.random: tunnel}
+    scene.link.take()
+    scene.watch.other = other.backend
+    scene.backend.give_up("silent")
+    assert scene.link.take() == [Packet(packet.DIAL_CLS, random=tunnel.random)]
+    assert other.backend.pending == {tunnel.random: tunnel}
+    assert scene.link.given_up == ""
+    assert (opened.heard, frontend.heard) == ([("opened", 1)], [])
+
+
+def test_a_server_that_stops_ends_its_tunnels_behind_their_data_and_its_dials() -> None:
+    scene = Scene()
+    tunnel, frontend = scene.open(1)
+    closing, closing_frontend = scene.open(2)
+    closing.close()
+    dialing, dialing_frontend = scene.dial()
+    scene.link.take()
+    scene.link.full = True
+    tunnel.send(b"last words")
+    scene.backend.shut_down()
+    scene.link.full = False
+    scene.backend.outbox.flow()
+    assert scene.link.take() == [
+        Packet(packet.DIAL_CLS, random=dialing.random),
+        Packet(packet.DATA, connect_id=1, data=b"last words"),
+        Packet(packet.CLOSE_REQ, connect_id=1),
+    ]
+    assert dialing_frontend.heard == [Refusal(Failure.SHUTDOWN, "the server is stopping")]
+    assert frontend.heard[-1] == (Reason.SHUTDOWN, "")
+    assert closing_frontend.heard[-1] == (Reason.FRONTEND_CLOSE, "")

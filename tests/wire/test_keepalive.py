@@ -71,6 +71,18 @@ def test_pings_go_on_as_long_as_they_are_answered() -> None:
     assert 95 <= pings <= 100
 
 
+def test_a_ping_ahead_of_its_time_is_answered_by_any_byte_and_missed_like_others() -> None:
+    keepalive = Keepalive(interval=3600.0, ack_limit=20.0, now=1000.0)
+    assert keepalive.asked(1005.0) == 1025.0
+    assert keepalive.pinged == 1005.0
+    keepalive.heard(1006.0)
+    assert keepalive.pinged is None
+    assert keepalive.check(1025.0) == (Verdict.WAIT, 4606.0)
+    keepalive.asked(1030.0)
+    assert keepalive.check(1049.0) == (Verdict.WAIT, 1050.0)
+    assert keepalive.check(1050.0)[0] is Verdict.DEAD
+
+
 # The peer's
 
 

@@ -59,9 +59,11 @@ class AgentTunnel:
         "endpoint",
         "intake",
         "lane",
+        "number",
         "protocol",
         "random",
         "reason",
+        "since",
         "state",
     )
 
@@ -73,12 +75,21 @@ class AgentTunnel:
         self.random = random
         self.protocol = protocol
         self.address = address
+        self.number = 0
+        self.since = 0.0
+        """Its place among all dials, and when its state began: the shell's, for the status."""
         self.state = State.DIALING
         self.reason: Reason | None = None
         self.dialing: Dialing | None = None
         self.endpoint: Endpoint | None = None
         self.intake: Intake | None = None
         self.lane: Lane | None = None
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes up to the endpoint and down from it."""
+        up = self.intake.bytes if self.intake is not None else 0
+        return up, self.lane.bytes if self.lane is not None else 0
 
     # From the shell
 
@@ -127,7 +138,11 @@ class AgentTunnel:
     def received(self, data: bytes) -> None:
         """Bytes for the endpoint; one that is too slow loses this tunnel, alone (W7)."""
         if self.state is State.OPEN and self.intake is not None and not self.intake.take(data):
-            self.fail(Reason.OVERFLOW)
+            self.overflow()
+
+    def overflow(self) -> None:
+        """The endpoint is too slow for what is held."""
+        self.fail(Reason.OVERFLOW)
 
     def fail(self, reason: Reason) -> None:
         """End an open tunnel from this side and tell both ends."""
@@ -137,11 +152,19 @@ class AgentTunnel:
             if endpoint is not None:
                 endpoint.abort()
 
-    def close(self) -> None:
+    def shut_down(self) -> None:
+        """This process is stopping: tell the server, flush the endpoint."""
+        dialing = self.dialing
+        self.failed(f"dial {self.protocol} {self.address}: the agent is stopping")
+        if dialing is not None:
+            dialing.cancel()
+        self.close(Reason.SHUTDOWN)
+
+    def close(self, reason: Reason = Reason.FRONTEND_CLOSE) -> None:
         """The frontend is done: flush, answer, close."""
         endpoint = self.endpoint
-        if self._close(Reason.FRONTEND_CLOSE):
-            self.carrier.ended(self, Reason.FRONTEND_CLOSE)
+        if self._close(reason):
+            self.carrier.ended(self, reason)
             if endpoint is not None:
                 endpoint.finish()
 

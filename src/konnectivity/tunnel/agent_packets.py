@@ -49,13 +49,14 @@ class PacketLink:
         """Dials under way, by `random`."""
         self.tunnels: dict[int, AgentTunnel] = {}
         """Open tunnels, by connectID."""
-        self.received: dict[int, int] = {}
+        self.received = packet.counts()
         """Packets received, by type."""
         self._dialer = dialer
         self._credit = credit
         self._limits = limits
         self._budget = budget
         self._last_id = 0
+        self._stopping = False
 
     # AgentCarrier (carrier.py)
 
@@ -74,6 +75,7 @@ class PacketLink:
                 limits=self._limits,
                 budget=self._budget,
                 grant=grant if self._credit else None,
+                tunnel=tunnel,
             )
         credit = self._limits.credit if self._credit else None
         tunnel.lane = Lane(connect_id, credit, tunnel.resume)
@@ -118,7 +120,7 @@ class PacketLink:
         hot = packet.peek_data(message)
         if hot is not None:
             connect_id, start = hot
-            self.received[packet.DATA] = self.received.get(packet.DATA, 0) + 1
+            self.received[packet.DATA] += 1
             tunnel = self.tunnels.get(connect_id)
             if tunnel is None:
                 self._unknown(connect_id, "unrecognized connectID")
@@ -129,7 +131,7 @@ class PacketLink:
 
     def _packet(self, item: Packet) -> None:
         kind = item.type if item.type in packet.NAMES else packet.UNKNOWN
-        self.received[kind] = self.received.get(kind, 0) + 1
+        self.received[kind] += 1
         match item.type:
             case packet.DIAL_REQ:
                 self._dial(item)
@@ -176,7 +178,10 @@ class PacketLink:
             address=item.address,
         )
         self.pending[item.random] = tunnel
-        self._dialer.dial(tunnel)
+        if self._stopping:
+            tunnel.shut_down()
+        else:
+            self._dialer.dial(tunnel)
 
     def _unknown(self, connect_id: int, error: str) -> None:
         if connect_id:
@@ -192,6 +197,12 @@ class PacketLink:
     def drain(self) -> None:
         """Tell the server to prefer other agents."""
         self.outbox.control(Packet(packet.DRAIN))
+
+    def shut_down(self) -> None:
+        """This process is stopping: answer all dials, also those to come, and end all tunnels."""
+        self._stopping = True
+        for tunnel in (*self.pending.values(), *self.tunnels.values()):
+            tunnel.shut_down()
 
     def lost(self) -> None:
         """The stream is over: cancel its dials, finish its endpoints."""

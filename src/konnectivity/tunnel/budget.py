@@ -1,8 +1,13 @@
-"""Memory that slow readers hold, in bytes, bounded for each tunnel and for the process (W34)."""
+"""Memory that slow readers hold, in bytes, bounded for each tunnel and for the process (W34).
+
+When the process has no more to give, the tunnel that has been held up longest pays for it: a
+reader that stalls must not cost one that was slow for a moment its tunnel.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,25 +22,48 @@ class TunnelLimits:
     """The same for all tunnels of the process together."""
     pending_dials: int = 4096
     """Dials under way over one connection between agent and server (a count)."""
+    dials: int = 0
+    """Dials under way at a server, through all agents (a count); 0: any number."""
+    tunnels: int = 0
+    """Tunnels and dials of a server (a count); 0: any number."""
     packet: int = 64 << 10
     """Largest payload put into one DATA packet; larger writes of a frontend are split."""
+
+
+class Holder(Protocol):
+    """A tunnel's share of the budget."""
+
+    def evict(self) -> None:
+        """End the tunnel and release what it holds."""
 
 
 class Budget:
     """The sum of what all tunnels of this process hold back."""
 
-    __slots__ = ("held", "limit", "overflows")
+    __slots__ = ("_holders", "held", "limit", "overflows")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
         self.overflows = 0
+        self._holders: dict[Holder, None] = {}
+        """Who holds something, the longest first."""
 
-    def change(self, delta: int) -> None:
-        """A tunnel holds `delta` bytes more, or fewer."""
-        self.held += delta
+    def change(self, holder: Holder, held: int, before: int) -> None:
+        """`holder` holds so many bytes now, and held so many before."""
+        self.held += held - before
+        if not before:
+            self._holders[holder] = None
+        elif not held:
+            self._holders.pop(holder, None)
 
-    @property
-    def spent(self) -> bool:
-        """Whether nothing more may be held."""
-        return self.held > self.limit
+    def make_room(self, asking: Holder) -> bool:
+        """Evict the longest holders until the limit is kept; False: `asking` must go itself."""
+        while self.held > self.limit:
+            oldest = next(iter(self._holders), asking)
+            if oldest is asking:
+                return False
+            del self._holders[oldest]
+            self.overflows += 1
+            oldest.evict()
+        return True

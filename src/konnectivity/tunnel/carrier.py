@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from konnectivity.tunnel.agent import AgentTunnel
+    from konnectivity.tunnel.identifiers import Identifiers
     from konnectivity.tunnel.reason import Reason
     from konnectivity.tunnel.server import ServerTunnel
 
@@ -19,7 +20,29 @@ class Backend(Protocol):
     """One agent as the server reaches it. Answers arrive as calls on the tunnel."""
 
     agent_id: str
+    identifiers: Identifiers
     draining: bool
+
+    @property
+    def load(self) -> int:
+        """Tunnels and dials under way."""
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds for which a sign of life has been awaited; None: none is."""
+
+    @property
+    def waiting(self) -> ServerTunnel | None:
+        """The dial that has waited longest for its answer."""
+
+    def probe(self) -> None:
+        """Ask for a sign of life, unless one is awaited."""
+
+    def give_up(self, cause: str) -> None:
+        """The agent does not answer: its dials go to others, where there are others."""
+
+    def shut_down(self) -> None:
+        """This process is stopping: end all dials and tunnels, and tell both sides."""
 
     def dial(self, tunnel: ServerTunnel) -> None:
         """Ask the agent to connect; `tunnel.opened` or `tunnel.refused` follows."""

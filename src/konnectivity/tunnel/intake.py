@@ -28,10 +28,17 @@ class Sink(Protocol):
         """Take `data`. Never blocks."""
 
 
+class Overflowing(Protocol):
+    """The tunnel of an intake."""
+
+    def overflow(self) -> None:
+        """End, because the sink is too slow."""
+
+
 class Intake:
     """Counts what one sink has taken, on behalf of its tunnel."""
 
-    __slots__ = ("_budget", "_grant", "_held", "_limits", "_owed", "sink")
+    __slots__ = ("_budget", "_grant", "_held", "_limits", "_owed", "_tunnel", "bytes", "sink")
 
     def __init__(
         self,
@@ -40,8 +47,12 @@ class Intake:
         limits: TunnelLimits,
         budget: Budget,
         grant: Callable[[int], None] | None,
+        tunnel: Overflowing,
     ) -> None:
         self.sink = sink
+        self._tunnel: Overflowing | None = tunnel
+        self.bytes = 0
+        """Passed on so far."""
         self._limits = limits
         self._budget = budget
         self._grant = grant
@@ -49,14 +60,18 @@ class Intake:
         self._held = 0
 
     def take(self, data: bytes) -> bool:
-        """Pass `data` on; False when the tunnel must end because too much is held."""
-        sink = self.sink
+        """Pass `data` on; False when the tunnel must end because too much is held.
+
+        Other tunnels may end, too, to make room for this one.
+        """
+        sink, size = self.sink, len(data)
+        self.bytes += size
         sink.write(data)
         if sink.slow:
-            self._owed += len(data)
+            self._owed += size
             return self._hold()
         if self._grant is not None:
-            self._owed += len(data)
+            self._owed += size
             if self._owed * 4 >= self._limits.credit:
                 owed, self._owed = self._owed, 0
                 self._grant(owed)
@@ -64,25 +79,36 @@ class Intake:
 
     def _hold(self) -> bool:
         unsent = self.sink.unsent
-        self._budget.change(unsent - self._held)
-        self._held = unsent
+        self._hold_now(unsent)
         # A peer that honours credit cannot pass `credit` plus one chunk; a cheat can.
         limit = self._limits.queue if self._grant is None else self._limits.credit * 2
-        if unsent <= limit and not self._budget.spent:
+        budget = self._budget
+        if unsent <= limit and (budget.held <= budget.limit or budget.make_room(self)):
             return True
-        self._budget.overflows += 1
+        budget.overflows += 1
         return False
+
+    def _hold_now(self, size: int) -> None:
+        before = self._held
+        if size != before:
+            self._held = size
+            self._budget.change(self, size, before)
+
+    def evict(self) -> None:
+        """The process needs what this tunnel holds."""
+        if self._tunnel is not None:
+            self._tunnel.overflow()
+        self.release()
 
     def caught_up(self) -> None:
         """The sink has room again: let the peer go on."""
-        self._budget.change(-self._held)
-        self._held = 0
+        self._hold_now(0)
         owed, self._owed = self._owed, 0
         if owed and self._grant is not None:
             self._grant(owed)
 
     def release(self) -> None:
         """The tunnel is over: nothing is held on its behalf any more."""
-        self._budget.change(-self._held)
-        self._held = 0
+        self._hold_now(0)
         self._grant = None
+        self._tunnel = None

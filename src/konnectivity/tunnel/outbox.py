@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from konnectivity.wire import packet
+from konnectivity.wire.packet import DATA
 
 SMALL: Final = 2048
 """Chunks up to this many bytes overtake larger ones of other tunnels."""
@@ -38,6 +39,7 @@ class Lane:
     """
 
     __slots__ = (
+        "bytes",
         "chunks",
         "closing",
         "credit",
@@ -53,6 +55,8 @@ class Lane:
         self.prefix = packet.data_prefix(connect_id)
         self.credit = credit
         self.resume = resume
+        self.bytes = 0
+        """Taken from the source so far."""
         self.chunks: deque[bytes] = deque()
         self.waiting = 0
         self.tail: tuple[bytes, Callable[[], None] | None] | None = None
@@ -73,18 +77,20 @@ def _nothing() -> None:
 class Outbox:
     """Puts packets of all tunnels onto one link."""
 
-    __slots__ = ("_large", "_link", "_small", "sent")
+    __slots__ = ("_large", "_link", "_small", "pauses", "sent")
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._small: deque[Lane] = deque()
         self._large: deque[Lane] = deque()
-        self.sent: dict[int, int] = {}
+        self.sent = packet.counts()
         """Packets sent, by type."""
+        self.pauses = 0
+        """How often a source was told to pause."""
 
     def control(self, item: packet.Packet) -> None:
         """Send a packet that belongs before all waiting data."""
-        self._count(item.type)
+        self.sent[item.type] += 1
         self._link.send(_framed(item))
 
     def data(self, lane: Lane, data: bytes | memoryview) -> bool:
@@ -92,15 +98,19 @@ class Outbox:
 
         A view is copied, so its buffer may be used again.
         """
+        size = len(data)
+        lane.bytes += size
         if not lane.chunks and not self._link.full and (lane.credit is None or lane.credit > 0):
-            self._send(lane, data)
+            self._send(lane, data, size)
             return True
         lane.chunks.append(bytes(data))
-        lane.waiting += len(data)
+        lane.waiting += size
         self._enqueue(lane)
         if lane.waiting < PAUSE_AT:
             return True
-        lane.paused = True
+        if not lane.paused:
+            lane.paused = True
+            self.pauses += 1
         return False
 
     def finish(
@@ -113,7 +123,7 @@ class Outbox:
         lane.closing = True
         if lane.chunks:
             lane.tail = (_framed(item), sent)
-            self._count(item.type)
+            self.sent[item.type] += 1
             return
         self.control(item)
         if sent is not None:
@@ -154,8 +164,9 @@ class Outbox:
     def _take_turn(self, lane: Lane) -> None:
         if lane.chunks:
             data = lane.chunks.popleft()
-            lane.waiting -= len(data)
-            self._send(lane, data)
+            size = len(data)
+            lane.waiting -= size
+            self._send(lane, data, size)
         if lane.chunks:
             self._enqueue(lane)
         elif lane.tail is not None:
@@ -177,15 +188,11 @@ class Outbox:
         lane.queued = True
         (self._small if lane.waiting <= SMALL else self._large).append(lane)
 
-    def _send(self, lane: Lane, data: bytes | memoryview) -> None:
-        size = len(data)
+    def _send(self, lane: Lane, data: bytes | memoryview, size: int) -> None:
         if lane.credit is not None:
             lane.credit -= size
-        self._count(packet.DATA)
+        self.sent[DATA] += 1
         self._link.send(b"".join((packet.data_head(lane.prefix, size), data)))
-
-    def _count(self, kind: int) -> None:
-        self.sent[kind] = self.sent.get(kind, 0) + 1
 
 
 def _framed(item: packet.Packet) -> bytes:

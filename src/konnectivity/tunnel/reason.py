@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -38,6 +38,7 @@ class Failure(StrEnum):
     # Ours: upstream has no bound to reach and no check to fail.
     LIMIT = "limit"
     DUPLICATE = "duplicate"
+    SHUTDOWN = "shutdown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,10 @@ class Refusal:
     """A failed dial, for the frontend. `text` is upstream's literal where one exists.
 
     `by_packet` marks an agent's DIAL_CLS, which frontends answer differently from an error.
+    `by_agent` says that the agent failed, not the endpoint: another agent may do better.
     """
 
     failure: Failure
     text: str
     by_packet: bool = False
+    by_agent: bool = field(default=False, compare=False)

@@ -1,84 +1,107 @@
-"""Which agent gets a dial: the strategy `default`, a random agent that is not draining.
+"""Which agent gets a dial: the strategies are asked in order until one names a stream.
 
-The other strategies of upstream plug in beside `choose`.
+Whatever is chosen, agents that drain come after those that do not, and agents whose connection
+owes a sign of life after both.
+
+Source: upstream `pkg/server/backend_manager.go`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from konnectivity.tunnel.carrier import Backend
+from konnectivity.tunnel.destination import Host, host_of
+from konnectivity.tunnel.pool import Choose, Pool, Randrange
+from konnectivity.tunnel.strategies import STRATEGIES, DestHost, Strategy, first_trusted
 
-SETTLED: Final = 5.0
-"""Seconds after which a further stream of an agent is taken to stay."""
+RANDOM: Final = "random"
+LEAST_LOADED: Final = "least-loaded"
+SELECTIONS: Final = frozenset([RANDOM, LEAST_LOADED])
+"""How one of several suitable agents is taken (`--agent-selection`)."""
 
 
 class Backends:
-    """The agent streams that are up, in order of arrival.
+    """The agent streams that are up, and the strategies that choose among them.
 
-    Streams of one agent count as one key, as upstream counts. An agent that looks for further
-    servers and meets the same one again closes the new stream at once, so the oldest is preferred;
-    but a newer one that stays says that the oldest died unnoticed (W54).
+    A strategy that is named twice would say the same twice; the first counts.
     """
 
-    def __init__(self, randrange: Callable[[int], int], clock: Callable[[], float]) -> None:
-        self._randrange = randrange
-        self._clock = clock
-        self._streams: dict[str, dict[Backend, float]] = {}
-        """The streams of each agent and when they arrived."""
-        # The keys once more, so that a random one costs the same however many there are.
-        self._keys: list[str] = []
-        self._places: dict[str, int] = {}
+    def __init__(
+        self,
+        randrange: Randrange,
+        *,
+        strategies: Sequence[str] = ("default",),
+        selection: str = RANDOM,
+    ) -> None:
+        self._agents = Pool()
+        self._strategies = [
+            STRATEGIES[name](_choice(STRATEGIES[name], selection, randrange))
+            for name in dict.fromkeys(strategies)
+        ]
+        self._by_host = any(strategy.by_host for strategy in self._strategies)
 
     def add(self, backend: Backend) -> None:
-        """Enter a new agent stream."""
-        key = backend.agent_id
-        if key not in self._streams:
-            self._streams[key] = {}
-            self._places[key] = len(self._keys)
-            self._keys.append(key)
-        self._streams[key][backend] = self._clock()
+        """Enter a new agent stream. Which of an agent's streams live is found out at once."""
+        self._agents.add(backend)
+        streams = self._agents.of(backend.agent_id)
+        if len(streams) > 1:
+            for each in streams:
+                each.probe()
+        for strategy in self._strategies:
+            strategy.add(backend)
 
     def remove(self, backend: Backend) -> None:
         """Forget a stream; unknown ones are fine."""
-        key = backend.agent_id
-        streams = self._streams.get(key, {})
-        if backend in streams:
-            del streams[backend]
-            if not streams:
-                del self._streams[key]
-                self._forget_key(key)
+        self._agents.remove(backend)
+        for strategy in self._strategies:
+            strategy.remove(backend)
 
-    def _forget_key(self, key: str) -> None:
-        place, last = self._places.pop(key), self._keys.pop()
-        if last != key:
-            self._keys[place] = last
-            self._places[last] = place
+    def choose(self, address: str = "", excluded: Collection[Backend] = ()) -> Backend | None:
+        """A stream for a dial to `address`, none of `excluded`. None: there is no agent for it."""
+        if len(self._strategies) == 1 and not self._by_host:
+            return self._strategies[0].choose("", excluded)
+        host: Host = host_of(address) if self._by_host else ""
+        return first_trusted(strategy.choose(host, excluded) for strategy in self._strategies)
 
     def __len__(self) -> int:
-        """The number of agents, not of streams (upstream's `ready_backends`)."""
-        return len(self._streams)
+        """The number of agents, not of streams."""
+        return len(self._agents)
 
-    def choose(self) -> Backend | None:
-        """A random agent; a draining one only when all of them drain. None: no agent at all."""
-        keys = self._keys
-        if not keys:
-            return None
-        start = self._randrange(len(keys))
-        last_resort: Backend | None = None
-        for offset in range(len(keys)):
-            backend = self._preferred(self._streams[keys[(start + offset) % len(keys)]])
-            if not backend.draining:
-                return backend
-            last_resort = last_resort or backend
-        return last_resort
+    def streams(self) -> Iterator[Backend]:
+        """All streams, by agent, oldest first."""
+        return self._agents.streams()
 
-    def _preferred(self, streams: dict[Backend, float]) -> Backend:
-        """One agent's newest stream that has settled, else its oldest; draining ones last."""
-        if len(streams) == 1:
-            return next(iter(streams))
-        usable = [backend for backend in streams if not backend.draining] or list(streams)
-        before = self._clock() - SETTLED
-        settled = [backend for backend in usable if streams[backend] <= before]
-        return settled[-1] if settled else usable[0]
+    def counts(self) -> dict[str, int]:
+        """How many agents each strategy may take (upstream's `ready_backends`)."""
+        return {strategy.name: len(strategy) for strategy in self._strategies}
+
+    @property
+    def ready(self) -> bool:
+        """Whether some dial could be served.
+
+        differs: upstream asks the first strategy only (W57).
+        """
+        return any(len(strategy) for strategy in self._strategies)
+
+    @property
+    def unready_reason(self) -> str:
+        """Why no dial can be served; "" when some can."""
+        if self.ready:
+            return ""
+        if not len(self):
+            return "no connection to any proxy agent"
+        needs = ", ".join(f"{each.name} ({each.needs})" for each in self._strategies)
+        return (
+            f"agents are connected ({len(self)}), but none has an identifier that "
+            f"--proxy-strategies asks for: {needs}"
+        )
+
+
+def _choice(strategy: type[Strategy], selection: str, randrange: Randrange) -> Choose:
+    if selection == LEAST_LOADED:
+        return lambda pool, excluded: pool.lighter(randrange, excluded)
+    if strategy is DestHost:  # always the same, as upstream
+        return Pool.oldest
+    return lambda pool, excluded: pool.random(randrange, excluded)

@@ -58,6 +58,9 @@ class Watcher(Protocol):
     def ended(self, tunnel: ServerTunnel, error: str) -> None:
         """A tunnel that had been open is over."""
 
+    def retry(self, tunnel: ServerTunnel) -> bool:
+        """Start the dial again at another agent, if that may be; whether it was."""
+
 
 class ServerTunnel:
     """One tunnel. `random` is the dial id, `connect_id` (0 while dialing) the agent's number."""
@@ -71,9 +74,11 @@ class ServerTunnel:
         "frontend",
         "intake",
         "lane",
+        "number",
         "protocol",
         "random",
         "reason",
+        "since",
         "state",
     )
 
@@ -94,12 +99,21 @@ class ServerTunnel:
         self.protocol = protocol
         self.address = address
         self.connect_id = 0
+        self.number = 0
+        self.since = 0.0
+        """Its place among all dials, and when its state began: the watcher's, for the status."""
         self.state = State.DIALING
         self.reason: Reason | None = None
         self.lane: Lane | None = None
         self.intake: Intake | None = None
         self._watcher = watcher
         self._limits = limits
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes up to the endpoint and down from it."""
+        up = self.lane.bytes if self.lane is not None else 0
+        return up, self.intake.bytes if self.intake is not None else 0
 
     # From the frontend
 
@@ -143,6 +157,20 @@ class ServerTunnel:
             self.backend.cancel(self)
             self.refused(Refusal(Failure.TIMEOUT, "timed out waiting for backend dial"))
 
+    def shut_down(self) -> None:
+        """This process is stopping: a clean end for both sides, in whatever state."""
+        if self.state is State.DIALING:
+            self.backend.cancel(self)
+            self.refused(Refusal(Failure.SHUTDOWN, "the server is stopping"))
+        else:
+            self.fail(Reason.SHUTDOWN, "")
+
+    def move(self) -> None:
+        """The agent does not answer: dial elsewhere, or go on waiting."""
+        silent = self.backend
+        if self.state is State.DIALING and self._watcher.retry(self):
+            silent.cancel(self)
+
     def caught_up(self) -> None:
         """The frontend's socket has room again."""
         if self.intake is not None and self.state is State.OPEN:
@@ -161,8 +189,10 @@ class ServerTunnel:
             self.frontend.opened(connect_id)
 
     def refused(self, refusal: Refusal) -> None:
-        """The dial failed."""
+        """The dial failed; if it was the agent's fault another one may be tried."""
         if self.state is not State.DIALING:
+            return
+        if refusal.by_agent and self._watcher.retry(self):
             return
         frontend = self._end(Reason.DIAL_FAILED)
         self._watcher.dialed(self, refusal.failure, refusal.text)
@@ -172,6 +202,11 @@ class ServerTunnel:
     def received(self, data: bytes) -> None:
         """Bytes from the endpoint. A frontend too slow for them loses this tunnel, alone (W6)."""
         if self.state is State.OPEN and self.intake is not None and not self.intake.take(data):
+            self.overflow()
+
+    def overflow(self) -> None:
+        """The frontend is too slow for what is held."""
+        if self.intake is not None:
             unsent = self.intake.sink.unsent
             self.fail(
                 Reason.OVERFLOW, f"frontend reads too slowly: {unsent} bytes were waiting for it"
@@ -191,7 +226,7 @@ class ServerTunnel:
     def ended(self, reason: Reason, error: str) -> None:
         """The tunnel is over on the agent's side, or the agent itself is gone (W22)."""
         if self.state is State.DIALING:
-            self.refused(Refusal(Failure.BACKEND_CLOSE, error))
+            self.refused(Refusal(Failure.BACKEND_CLOSE, error, by_agent=True))
         elif self.state is not State.CLOSED:
             frontend = self._end(reason)
             self._watcher.ended(self, error)

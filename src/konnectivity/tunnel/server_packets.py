@@ -7,10 +7,11 @@ and an agent can answer only what it was asked (W16). Ending one tunnel touches 
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, Protocol
 
 from konnectivity.errors import PacketError
 from konnectivity.tunnel.budget import Budget, TunnelLimits
+from konnectivity.tunnel.identifiers import Identifiers
 from konnectivity.tunnel.intake import Intake
 from konnectivity.tunnel.outbox import Lane, Link, Outbox
 from konnectivity.tunnel.reason import Failure, Reason, Refusal
@@ -22,22 +23,53 @@ from konnectivity.wire.packet import Packet
 LEAVING: Final = 4096
 """Closed tunnels whose CLOSE_RSP is awaited; beyond, the agent is taken not to answer."""
 
+BUSY: Final = (
+    "too many dials pending",
+    "limit of tunnels",
+    "too many open files",
+    "the agent is stopping",
+)
+"""What agents say, ours and stock ones, that have no room for a dial that others may have."""
+
+
+class AgentLink(Link, Protocol):
+    """The agent's stream and the connection below, as the shell offers them."""
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds for which the connection owes a sign of life; None: it owes none."""
+
+    def probe(self) -> None:
+        """Ask for one, unless it is owed."""
+
+    def give_up(self, cause: str) -> None:
+        """End the connection now; `PacketBackend.lost` follows."""
+
 
 class PacketBackend:
     """One agent stream at the server. `credit` says whether the agent speaks CREDIT."""
 
     def __init__(
-        self, link: Link, *, agent_id: str, credit: bool, limits: TunnelLimits, budget: Budget
+        self,
+        link: AgentLink,
+        *,
+        agent_id: str,
+        credit: bool,
+        limits: TunnelLimits,
+        budget: Budget,
+        identifiers: Identifiers | None = None,
     ) -> None:
         self.agent_id = agent_id
+        self.identifiers = identifiers or Identifiers()
         self.draining = False
         self.pending: dict[int, ServerTunnel] = {}
         self.tunnels: dict[int, ServerTunnel] = {}
-        self.received: dict[int, int] = {}
+        self.received = packet.counts()
         """Packets received, by type."""
         self.unrecognized = 0
         """Answers to dials that nobody waits for."""
         self.outbox = Outbox(link)
+        self._link = link
         self._credit = credit
         self._limits = limits
         self._budget = budget
@@ -45,11 +77,42 @@ class PacketBackend:
 
     # Backend (carrier.py)
 
+    @property
+    def load(self) -> int:
+        """Tunnels and dials under way."""
+        return len(self.tunnels) + len(self.pending)
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds for which a sign of life has been awaited; None: none is."""
+        return self._link.silence
+
+    @property
+    def waiting(self) -> ServerTunnel | None:
+        """The dial that has waited longest for its answer."""
+        return next(iter(self.pending.values()), None)
+
+    def probe(self) -> None:
+        """Ask for a sign of life, unless one is awaited."""
+        self._link.probe()
+
+    def give_up(self, cause: str) -> None:
+        """End the connection of an agent that does not answer (W53).
+
+        One that carries tunnels is left to HTTP/2's keepalive, which waits longer: what TCP may
+        still repair is not cut. Only its dials go to others, where there are others.
+        """
+        if not self.tunnels:
+            self._link.give_up(cause)
+        else:
+            for tunnel in list(self.pending.values()):
+                tunnel.move()
+
     def dial(self, tunnel: ServerTunnel) -> None:
         """Send DIAL_REQ; a `random` already under way is refused, not replaced."""
         if len(self.pending) >= self._limits.pending_dials:
             text = f"too many dials pending at agent {self.agent_id}"
-            tunnel.refused(Refusal(Failure.LIMIT, text))
+            tunnel.refused(Refusal(Failure.LIMIT, text, by_agent=True))
         elif tunnel.random in self.pending:
             tunnel.refused(Refusal(Failure.DUPLICATE, "a dial with this id is pending already"))
         else:
@@ -109,7 +172,7 @@ class PacketBackend:
         hot = packet.peek_data(message)
         if hot is not None:
             connect_id, start = hot
-            self.received[packet.DATA] = self.received.get(packet.DATA, 0) + 1
+            self.received[packet.DATA] += 1
             tunnel = self.tunnels.get(connect_id)
             if tunnel is None:
                 self._unknown(connect_id)
@@ -120,7 +183,7 @@ class PacketBackend:
 
     def _packet(self, item: Packet) -> None:
         kind = item.type if item.type in packet.NAMES else packet.UNKNOWN
-        self.received[kind] = self.received.get(kind, 0) + 1
+        self.received[kind] += 1
         match item.type:
             case packet.DATA:
                 tunnel = self.tunnels.get(item.connect_id)
@@ -138,7 +201,9 @@ class PacketBackend:
                 pending = self.pending.pop(item.random, None)
                 if pending is not None:
                     text = "the agent closed the dial"
-                    pending.refused(Refusal(Failure.BACKEND_CLOSE, text, by_packet=True))
+                    pending.refused(
+                        Refusal(Failure.BACKEND_CLOSE, text, by_packet=True, by_agent=True)
+                    )
             case packet.DRAIN:
                 self.draining = True
             case packet.CREDIT if self._credit:
@@ -155,7 +220,8 @@ class PacketBackend:
             if item.connect_id:
                 self.outbox.control(Packet(packet.CLOSE_REQ, connect_id=item.connect_id))
         elif item.error:
-            tunnel.refused(Refusal(Failure.ERROR_RESPONSE, item.error))
+            busy = any(text in item.error for text in BUSY)
+            tunnel.refused(Refusal(Failure.ERROR_RESPONSE, item.error, by_agent=busy))
         elif item.connect_id == 0 or item.connect_id in self.tunnels:
             text = f"agent answered the dial with connectID {item.connect_id}, which is not free"
             tunnel.refused(Refusal(Failure.ERROR_RESPONSE, text))
@@ -176,6 +242,7 @@ class PacketBackend:
             limits=self._limits,
             budget=self._budget,
             grant=grant if self._credit else None,
+            tunnel=tunnel,
         )
         credit = self._limits.credit if self._credit else None
         self.tunnels[connect_id] = tunnel
@@ -191,6 +258,11 @@ class PacketBackend:
         if tunnel is None:
             raise PacketError(f"a packet of {message.size} bytes that belongs to no tunnel")
         tunnel.fail(Reason.VIOLATION, f"a packet of {message.size} bytes is too large")
+
+    def shut_down(self) -> None:
+        """This process is stopping: end all dials and tunnels, and tell both sides."""
+        for tunnel in (*self.pending.values(), *self.tunnels.values()):
+            tunnel.shut_down()
 
     def lost(self) -> None:
         """The agent stream is over: end all its dials and tunnels, and only these (W22)."""

@@ -15,10 +15,17 @@ OK: Final = 0
 CANCELLED: Final = 1
 UNKNOWN: Final = 2
 DEADLINE_EXCEEDED: Final = 4
+PERMISSION_DENIED: Final = 7
 RESOURCE_EXHAUSTED: Final = 8
 UNIMPLEMENTED: Final = 12
 INTERNAL: Final = 13
 UNAVAILABLE: Final = 14
+
+_CODE_NAMES: Final = (
+    *("OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound"),
+    *("AlreadyExists", "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted"),
+    *("OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated"),
+)
 
 PREFIX_SIZE: Final = 5
 MAX_MESSAGE: Final = 4 << 20
@@ -34,13 +41,18 @@ _PLAIN: Final = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 _FROM_HTTP: Final = {
     400: INTERNAL,
     401: 16,  # UNAUTHENTICATED
-    403: 7,  # PERMISSION_DENIED
+    403: PERMISSION_DENIED,
     404: UNIMPLEMENTED,
     429: UNAVAILABLE,
     502: UNAVAILABLE,
     503: UNAVAILABLE,
     504: UNAVAILABLE,
 }
+
+
+def code_name(code: int) -> str:
+    """A status code as gRPC-Go writes it; an undefined one is `Unknown`."""
+    return _CODE_NAMES[code] if 0 <= code < len(_CODE_NAMES) else "Unknown"
 
 
 def request_headers(

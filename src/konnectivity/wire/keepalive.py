@@ -27,31 +27,38 @@ class Verdict(Enum):
 
 
 class Keepalive:
-    """Our own pings: one after `interval` of silence, then `ACK_LIMIT` for any sign of life."""
+    """Our own pings: one after `interval` of silence, then `ACK_LIMIT` for any sign of life.
 
-    __slots__ = ("_ack_limit", "_heard", "_interval", "_pinged")
+    `pinged` is when a ping went out that nothing has followed; None: there is none such.
+    """
+
+    __slots__ = ("_ack_limit", "_heard", "_interval", "pinged")
 
     def __init__(self, *, interval: float, ack_limit: float = ACK_LIMIT, now: float) -> None:
         self._interval = interval
         self._ack_limit = ack_limit
         self._heard = now
-        self._pinged: float | None = None
+        self.pinged: float | None = None
 
     def heard(self, now: float) -> None:
         """Bytes of any kind came from the peer."""
         self._heard = now
-        self._pinged = None
+        self.pinged = None
 
     def check(self, now: float) -> tuple[Verdict, float]:
         """What to do now, and when to ask again."""
-        if self._pinged is not None:
-            limit = self._pinged + self._ack_limit
+        if self.pinged is not None:
+            limit = self.pinged + self._ack_limit
             return (Verdict.DEAD, limit) if now >= limit else (Verdict.WAIT, limit)
         due = self._heard + self._interval
         if now < due:
             return Verdict.WAIT, due
-        self._pinged = now
-        return Verdict.PING, now + self._ack_limit
+        return Verdict.PING, self.asked(now)
+
+    def asked(self, now: float) -> float:
+        """A ping goes out, due or not; when to `check` for its answer."""
+        self.pinged = now
+        return now + self._ack_limit
 
 
 @dataclass(frozen=True, slots=True)

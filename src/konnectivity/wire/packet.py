@@ -38,6 +38,12 @@ NAMES: Final = {
     CREDIT: "CREDIT",
 }
 
+
+def counts() -> dict[int, int]:
+    """A count for each kind, and one for all `UNKNOWN` ones, so that counting is one increment."""
+    return dict.fromkeys((*NAMES, UNKNOWN), 0)
+
+
 _VARINT: Final = 0
 _FIXED64: Final = 1
 _BYTES: Final = 2
