@@ -145,6 +145,7 @@ async def test_w29_a_server_that_stays_silent_costs_one_attempt_and_the_next_is_
 async def test_a_server_that_restarts_on_its_port_is_found_again(
     start_server: StartServer, start_agent: StartAgent, open_tunnel: OpenTunnel, echoing: Endpoint
 ) -> None:
+    """Scenario 23."""
     server = await start_server()
     agent = await start_agent()
     await until(lambda: len(server.exchange.backends))
@@ -159,6 +160,7 @@ async def test_a_server_that_restarts_on_its_port_is_found_again(
 async def test_an_agent_that_leaves_makes_room_for_the_next(
     start_server: StartServer, start_agent: StartAgent, open_tunnel: OpenTunnel, echoing: Endpoint
 ) -> None:
+    """Scenario 15."""
     server = await start_server()
     for _ in range(2):
         agent = await start_agent()
@@ -261,6 +263,7 @@ async def test_behind_a_random_balancer_the_agent_finds_all_three_servers_and_th
     folder: Path,
     echoing: Endpoint,
 ) -> None:
+    """Scenario 21."""
     async with AsyncExitStack() as stack:
         servers = {
             name: await stack.enter_async_context(server_at(server_options, folder, name))

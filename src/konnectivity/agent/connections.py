@@ -1,9 +1,13 @@
 """Keeps the agent connected to every server: one attempt at a time, with back-off.
 
-Upstream's rules and constants (`pkg/agent/clientset.go`): the first answer tells how many servers
-there are; until that many distinct ids are connected the loop tries again each sync interval, and a
-second connection to the same server is closed. A link leaves the table by identity, so a dying
-connection never removes its replacement (W30).
+Upstream's rules and constants (`pkg/agent/clientset.go`): until as many distinct servers are
+connected as there are (census.py) the loop tries again each sync interval, and a second connection
+to the same server is closed. A link leaves the table by identity, so a dying connection never
+removes its replacement (W30).
+
+differs: attempts that meet none but known servers are spaced like failures (W58); servers whose
+own address is known are dialled there; a lost link is replaced at once; links to servers that are
+gone are closed when nothing is in them.
 """
 
 from __future__ import annotations
@@ -15,10 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from konnectivity.agent.census import Census
 from konnectivity.agent.counters import AgentCounters
 from konnectivity.agent.endpoint import Endpoints
-from konnectivity.agent.link import LinkOptions, ServerLink
+from konnectivity.agent.link import LinkOptions, ServerLink, Target
+from konnectivity.agent.targets import Targets
 from konnectivity.errors import KonnectivityError, LinkError
+from konnectivity.net.backoff import Backoff, lengthened
 from konnectivity.observe import logs
 from konnectivity.tunnel.budget import Budget
 
@@ -35,10 +42,12 @@ class SyncOptions:
     interval: float
     interval_cap: float
     forever: bool
+    gone_after: float = 60.0
+    """A server without a lease is gone after this: two leases of a server whose API is away."""
 
 
 class Connections:
-    """All links of one agent. `context` is asked for each attempt."""
+    """All links of one agent. `context` is asked for each attempt, `census` how many are wanted."""
 
     def __init__(
         self,
@@ -47,64 +56,140 @@ class Connections:
         *,
         context: Callable[[], ssl.SSLContext],
         counters: AgentCounters,
+        endpoints: Endpoints | None = None,
+        census: Census | None = None,
     ) -> None:
         self.links: list[ServerLink] = []
         self.draining = False
-        self.endpoints = Endpoints(counters)
+        self.endpoints = endpoints or Endpoints(counters)
         self.budget = Budget(link.limits.process)
+        self.census = census or Census()
         self._link = link
         self._sync = sync
         self._context = context
         self._counters = counters
-        self._server_count = 1
+        self._targets = Targets(link.host, link.port)
+        self._wanted = 1
+        self._wake = asyncio.Event()
+        self._spread = 0.0
+        """Seconds within which to act when woken: other agents are woken by the same event."""
+        self._backoff = Backoff(
+            sync.interval, sync.interval_cap, factor=BACKOFF_FACTOR, jitter=JITTER
+        )
+        self._after_drops = Backoff(
+            sync.interval, sync.interval_cap, factor=BACKOFF_FACTOR, jitter=JITTER
+        )
+        self._not_before = 0.0
+        """The loop's time; until then no attempt, because servers drop what they accept."""
+        self._leaving: set[ServerLink] = set()
+        self._gone: dict[str, float] = {}
+        """Since when servers have had no lease, by id, in the loop's time."""
 
     @property
     def tunnels(self) -> int:
         """Open tunnels and dials of all links."""
         return sum(link.tunnels for link in self.links)
 
+    @property
+    def usable(self) -> list[ServerLink]:
+        """The links that neither their server nor we are about to leave."""
+        return [each for each in self.links if not each.going_away and each not in self._leaving]
+
     async def run(self) -> None:
         """Connect and reconnect until cancelled; then close everything."""
-        wait = self._sync.interval
         try:
             while True:
+                self._wake.clear()
+                self.recount()
                 self._let_go()
-                try:
-                    await self._sync_once()
-                    wait = self._sync.interval
-                    pause = wait
-                except KonnectivityError as error:
-                    stage = error.stage if isinstance(error, LinkError) else "http2"
-                    self._counters.link_failures[stage] += 1
-                    log.warning("Cannot connect to a server", stage=stage, error=str(error))
-                    pause = wait
-                    wait = min(wait * BACKOFF_FACTOR, self._sync.interval_cap)
-                await asyncio.sleep(pause * (1 + random.random() * JITTER))  # noqa: S311 - jitter
+                await self._pause(await self._sync_once())
         finally:
             await self._close()
 
+    def recount(self) -> None:
+        """Look how many servers there are; further ones are looked for within an interval."""
+        before, self._wanted = self._wanted, self.census.wanted(self.usable)
+        self._counters.known_servers = self._wanted
+        if self._wanted > before:
+            self._look_again(within=self._sync.interval)
+
+    def _look_again(self, *, within: float) -> None:
+        self._backoff.reset()
+        self._spread = within
+        self._wake.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for so long, or until there is reason to look again."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+            await asyncio.sleep(random.random() * self._spread)  # noqa: S311 - jitter
+        except TimeoutError:
+            pass
+        await asyncio.sleep(self._not_before - asyncio.get_running_loop().time())
+
     def _let_go(self) -> None:
-        """Leave servers that say they are going and carry none of our tunnels: they wait for it."""
-        for link in list(self.links):
+        """Leave servers that no tunnel of ours is at: those that say they go, those that are gone.
+
+        A server that is going waits for us. One that is gone has no lease, while others have;
+        its link is kept as long as the number of links is not above that of servers.
+        """
+        for link in self.links:
             if link.going_away and not link.tunnels:
                 link.close()
+        now = asyncio.get_running_loop().time()
+        gone = {link.server_id for link in self.usable if self.census.is_gone(link.server_id)}
+        self._gone = {server_id: self._gone.get(server_id, now) for server_id in gone}
+        surplus = len(self.usable) - self._wanted
+        for link in self.usable:
+            since = self._gone.get(link.server_id, now)
+            if surplus > 0 and since <= now - self._sync.gone_after and not link.tunnels:
+                log.info("Leaving a server that has no lease", serverID=link.server_id)
+                self._leaving.add(link)
+                link.close()
+                surplus -= 1
 
-    async def _sync_once(self) -> None:
-        wanted = max(self._server_count, 1)
-        self._counters.known_servers = wanted
-        usable = [link for link in self.links if not link.going_away]
-        if not self._sync.forever and len(usable) >= wanted:
-            return
-        link = await ServerLink.connect(self._link, self._context(), self.endpoints, self.budget)
-        if any(other.server_id == link.server_id for other in usable):
-            log.v(4, "Connected to this server already", serverID=link.server_id)
-            link.close()
-            return
+    async def _sync_once(self) -> float:
+        """Make an attempt if a server is missing; the seconds until the next look."""
+        enough = len(self.usable) >= self._wanted
+        if (enough and not self._sync.forever) or await self._connect():
+            self._backoff.reset()
+            return lengthened(self._sync.interval, JITTER)
+        return self._backoff.next()
+
+    async def _connect(self) -> bool:
+        """Whether there is a link to one more server now."""
+        target = self._targets.direct(self.census.missing(self.usable))
+        if target is not None:
+            if await self._attempt(target):
+                return True
+            self._targets.set_aside(target)
+        return await self._attempt(self._targets.balanced({each.address for each in self.usable}))
+
+    async def _attempt(self, target: Target) -> bool:
+        try:
+            link = await ServerLink.connect(
+                self._link, self._context(), self.endpoints, self.budget, target=target
+            )
+        except KonnectivityError as error:
+            stage = error.stage if isinstance(error, LinkError) else "http2"
+            self._counters.link_failures[stage] += 1
+            text = str(error)
+            log.summarised(text, "Cannot connect to a server", stage=stage, error=text)
+            self.endpoints.events.publish("connection_failed", stage=stage, error=str(error))
+            return False
+        for known in self.usable:
+            if known.server_id == link.server_id:
+                log.v(4, "Connected to this server already", serverID=link.server_id)
+                known.server_count, known.announced = link.server_count, link.announced
+                link.close()
+                return False
         self._add(link)
+        return True
 
     def _add(self, link: ServerLink) -> None:
-        self._server_count = link.server_count
         self.links.append(link)
+        self.endpoints.journal.connected(link.packets, link.record())
         log.info(
             "Connected to a server",
             serverID=link.server_id,
@@ -114,17 +199,27 @@ class Connections:
         link.closed.add_done_callback(lambda done: self._remove(link, done.result()))
         if self.draining:
             link.drain()
+        self.recount()
 
     def _remove(self, link: ServerLink, cause: str) -> None:
         self.links.remove(link)
+        self._leaving.discard(link)
         if link.packets is not None:
-            self._counters.packets_sent.update(link.packets.outbox.sent)
-            self._counters.packets_received.update(link.packets.received)
+            self._counters.link_gone(link.packets, link.error)
+        self.endpoints.journal.disconnected(link.packets, cause)
         log.info("Lost a server", serverID=link.server_id, cause=cause, connections=len(self.links))
+        now = asyncio.get_running_loop().time()
+        if now - link.since < self._sync.interval_cap:
+            # It may be one that drops whatever it accepts.
+            self._not_before = now + self._after_drops.next()
+        else:
+            self._after_drops.reset()
+        self._look_again(within=self._sync.interval * JITTER)
 
     def drain(self) -> None:
         """Ask every server, also those to come, to prefer other agents."""
         self.draining = True
+        self.endpoints.events.publish("draining", tunnels=self.tunnels)
         for link in self.links:
             link.drain()
 
