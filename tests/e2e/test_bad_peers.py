@@ -79,7 +79,7 @@ async def knock(port: int, content: bytes, context: ssl.SSLContext | None = None
     [
         ("none", "the peer sent no client certificate, which we require"),
         ("stranger's", "the peer's certificate is not signed by a CA of our bundle"),
-        ("expired", "the peer's certificate has expired"),
+        ("expired", "the peer's certificate or that of its CA has expired"),
         ("future", "the peer's certificate is not valid yet"),
     ],
 )
@@ -276,7 +276,7 @@ async def test_plain_text_on_the_tls_frontend_listener_is_explained(
     ("which", "cause"),
     [
         ("stranger's", "the peer's certificate is not signed by a CA of our bundle"),
-        ("expired", "the peer's certificate has expired"),
+        ("expired", "the peer's certificate or that of its CA has expired"),
         ("other name", "the peer's certificate is not for '127.0.0.1'"),
     ],
 )

@@ -66,6 +66,23 @@ class Authority:
         leaf = child.issue_cert("localhost")
         return str(path), self._write(leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes())
 
+    def expired_ca(self) -> tuple[str, Identity]:
+        """The file of a CA that has expired, and a valid certificate for localhost of it."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "expired CA")])
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW - 9 * DAY, NOW - DAY)
+        builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+        ca = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        path = self._folder / "expired.crt"
+        path.write_bytes(ca)
+        own = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+        builder = x509.CertificateBuilder(name, subject, own.public_key(), 2, NOW - DAY, NOW + DAY)
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+        leaf = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+        pem = leaf.public_bytes(serialization.Encoding.PEM)
+        return str(path), self._write(pem, private_pem(own))
+
     def issue_odd(
         self,
         *,

@@ -277,7 +277,10 @@ async def test_a_name_without_address_of_the_family_is_not_dialled() -> None:
     assert str(error) == "dial tcp6: address node: no suitable address found"
 
 
-async def test_a_process_without_descriptors_says_so(port: int) -> None:
+@pytest.mark.parametrize("dial", [fault, fault_of_the_loop])
+async def test_a_process_without_descriptors_says_so(
+    dial: Callable[[str, str], Awaitable[DialError]], port: int
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
@@ -285,7 +288,7 @@ async def test_a_process_without_descriptors_says_so(port: int) -> None:
         with contextlib.suppress(OSError):
             while True:
                 taken.append(os.dup(0))
-        error = await fault("tcp", f"127.0.0.1:{port}")
+        error = await dial("tcp", f"127.0.0.1:{port}")
     finally:
         for descriptor in taken:
             os.close(descriptor)

@@ -153,6 +153,8 @@ def bundle(tmp_path: Path, *parts: bytes) -> str:
 async def test_other_blocks_of_a_bundle_are_skipped(
     authority: Authority, identity: Identity, tmp_path: Path
 ) -> None:
+    """Scenario 61."""
+    """Scenario 61: foreign blocks, bad base64, a truncated block."""
     good = read(authority.bundle)
     lines = good.splitlines(keepends=True)
     mixed = bundle(
@@ -192,6 +194,8 @@ async def test_an_intermediate_ca_may_be_the_only_one_that_is_trusted(
 def test_a_certificate_that_does_not_parse_makes_the_bundle_fail(
     authority: Authority, tmp_path: Path
 ) -> None:
+    """Scenario 61."""
+    """Scenario 61: a certificate that cannot be parsed."""
     good = Path(authority.bundle).read_bytes()
     broken = b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n"
     path = bundle(tmp_path, good, broken)
@@ -251,11 +255,15 @@ def test_any_file_is_read_without_a_fault(data: bytes, lines: list[bytes]) -> No
     ],
 )
 def test_versions_have_gos_names(identity: Identity, name: str, minimum: ssl.TLSVersion) -> None:
+    """Scenario 60."""
+    """Scenario 60."""
     context = tls.server_context(identity.cert, identity.key, min_version=name)
     assert context.minimum_version == minimum
 
 
 def test_an_unknown_version_is_refused_with_the_known_ones(identity: Identity) -> None:
+    """Scenario 60."""
+    """Scenario 60."""
     with pytest.raises(ConfigError) as caught:
         tls.server_context(identity.cert, identity.key, min_version="TLS1.2")
     assert str(caught.value) == (

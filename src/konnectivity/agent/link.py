@@ -7,20 +7,26 @@ costs one attempt, not the agent (W29), and a refusal says why.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from konnectivity import __version__
 from konnectivity.errors import LinkError, RpcError
 from konnectivity.net import handshake, tcp
-from konnectivity.net.connect import connect_server
+from konnectivity.net.address import join_host_port
+from konnectivity.net.connect import CONNECT_TIMEOUT, Resolve, connect_server
 from konnectivity.net.grpc import Call
 from konnectivity.net.h2 import H2Protocol, H2Settings
+from konnectivity.net.proxy import Proxy, connect_through
 from konnectivity.observe import logs
+from konnectivity.observe.journal import VERSION_KEY, PeerRecord, announced, certificate_of
 from konnectivity.tunnel.agent_packets import EndpointDialer, PacketLink
 from konnectivity.tunnel.budget import Budget, TunnelLimits
-from konnectivity.wire import grpc
+from konnectivity.wire import announcement, grpc
 from konnectivity.wire.events import Headers
 from konnectivity.wire.grpc import Oversized
 from konnectivity.wire.keepalive import ACK_LIMIT
@@ -45,22 +51,59 @@ class LinkOptions:
     token_path: str
     h2: H2Settings
     limits: TunnelLimits
+    bare_authority: bool = False  # of grpc-go with a client certificate; servers ignore it
+    proxy: Proxy | None = None
     answer_limit: float = ANSWER_LIMIT
+
+    @property
+    def authority(self) -> str:
+        """The `:authority` of `Connect`."""
+        return self.host if self.bare_authority else join_host_port(self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one attempt goes over TCP; TLS and gRPC go by `LinkOptions` all the same."""
+
+    host: str
+    port: int
+    timeout: float = CONNECT_TIMEOUT
+    resolve: Resolve | None = None
+
+    def __str__(self) -> str:
+        return join_host_port(self.host, self.port)
 
 
 class ServerLink:
     """One connection to one server. Made by `connect`."""
 
-    def __init__(self, options: LinkOptions, dialer: EndpointDialer, budget: Budget) -> None:
+    def __init__(
+        self,
+        options: LinkOptions,
+        dialer: EndpointDialer,
+        budget: Budget,
+        target: Target | None = None,
+    ) -> None:
         self.server_id = ""
         self.server_count = 0
+        self.announced: Mapping[str, str] = {}
+        """Addresses of all servers by id, if this one tells (wire/announcement.py)."""
+        self.address = ""
+        """The IP address that it is connected to; empty behind a proxy."""
+        self.since = asyncio.get_running_loop().time()
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the cause, when the link is over."""
         self.packets: PacketLink | None = None
+        self.error: RpcError | None = None
+        """What broke it, once it is over; None: one side said goodbye."""
+        self._said_goodbye = False
         self._options = options
+        self._target = target or Target(options.host, options.port)
         self._dialer = dialer
         self._budget = budget
         self._h2: H2Protocol | None = None
+        self._version = ""
+        self._credit = False
         self._call: Call | None = None
         self._answer: asyncio.Future[Headers] = asyncio.get_running_loop().create_future()
 
@@ -71,13 +114,17 @@ class ServerLink:
         context: ssl.SSLContext,
         dialer: EndpointDialer,
         budget: Budget,
+        *,
+        target: Target | None = None,
     ) -> ServerLink:
         """A link that is up: the server has answered with its id.
+
+        Without a `target` it goes where the options say.
 
         Raises:
             LinkError: with the stage that failed; nothing is left open.
         """
-        link = cls(options, dialer, budget)
+        link = cls(options, dialer, budget, target)
         try:
             await link._open(context)
         except BaseException:
@@ -90,18 +137,18 @@ class ServerLink:
         metadata = [("agentid", options.agent_id), ("agentidentifiers", options.identifiers)]
         if options.token_path:
             metadata.append(("authorization", f"Bearer {read_token(options.token_path)}"))
-        metadata.append((CREDIT_KEY, "1"))
-        sock = await connect_server(options.host, options.port)
-        tcp.tune(sock, user_timeout=ACK_LIMIT)
+        metadata += [(CREDIT_KEY, "1"), (VERSION_KEY, __version__)]
+        connection = await self._connect()
         try:
             _, self._h2 = await handshake.secure(
                 lambda: H2Protocol(self, client=True, settings=options.h2),
-                sock,
+                connection,
                 context,
                 server_host=options.host,
             )
         except OSError as error:
-            raise LinkError("tls", f"{self._where}: {handshake.explain(error)}") from error
+            stage = "alpn" if handshake.is_about_alpn(error) else "tls"
+            raise LinkError(stage, f"{self._where}: {handshake.explain(error)}") from error
         try:
             async with asyncio.timeout(options.answer_limit):
                 await self._h2.ready
@@ -113,12 +160,30 @@ class ServerLink:
             ) from error
         self._read_answer(answer)
 
+    async def _connect(self) -> socket.socket | asyncio.Transport:
+        proxy, target = self._options.proxy, self._target
+        if proxy is not None:
+            return await connect_through(
+                proxy,
+                target.host,
+                target.port,
+                user_timeout=ACK_LIMIT,
+                timeout=target.timeout,
+            )
+        sock = await connect_server(
+            target.host, target.port, timeout=target.timeout, resolve=target.resolve
+        )
+        tcp.tune(sock, user_timeout=ACK_LIMIT)
+        self.address = sock.getpeername()[0]
+        return sock
+
     @property
     def _where(self) -> str:
-        return f"server {self._options.host}:{self._options.port}"
+        way = f" through proxy {self._options.proxy}" if self._options.proxy else ""
+        return f"server {self._target}{way}"
 
     def _request(self, metadata: Headers) -> Headers:
-        authority = f"{self._options.host}:{self._options.port}"
+        authority = self._options.authority
         return grpc.request_headers(grpc.CONNECT, authority=authority, metadata=metadata)
 
     def _read_answer(self, headers: Headers) -> None:
@@ -137,6 +202,22 @@ class ServerLink:
             text = f"server count {counts[0]!r} is not a number"
             raise LinkError("headers", f"{self._where}: {text}") from error
         self.server_id = ids[0]
+        self.announced = announcement.decode(
+            next(iter(grpc.metadata_values(headers, announcement.KEY)), "")
+        )
+
+    def record(self) -> PeerRecord:
+        """What the status says of the server."""
+        h2 = self._h2
+        return PeerRecord(
+            id=self.server_id,
+            address=h2.peer if h2 is not None else "",
+            software="",  # gRPC servers do not say
+            version=self._version,
+            credit=self._credit,
+            certificate=certificate_of(h2.transport) if h2 is not None else None,
+            measure=lambda: h2.measure() if h2 is not None else None,
+        )
 
     # CallHandler (net/grpc.py)
 
@@ -144,10 +225,12 @@ class ServerLink:
         """The server's answer; packets may follow in the same read."""
         if self._call is None or self.packets is not None:
             return
+        self._version = announced(headers, VERSION_KEY)
+        self._credit = bool(grpc.metadata_values(headers, CREDIT_KEY))
         self.packets = PacketLink(
             self._call,
             self._dialer,
-            credit=bool(grpc.metadata_values(headers, CREDIT_KEY)),
+            credit=self._credit,
             limits=self._options.limits,
             budget=self._budget,
         )
@@ -169,6 +252,7 @@ class ServerLink:
 
     def ended(self, error: RpcError | None) -> None:
         """The call is over, and with it the link and all its tunnels."""
+        self.error = None if self._said_goodbye else error
         cause = str(error) if error else "the server ended the call"
         if not self._answer.done():
             self._answer.set_exception(LinkError("stream", f"{self._where}: {cause}"))
@@ -212,6 +296,7 @@ class ServerLink:
 
     def close(self) -> None:
         """Say goodbye and close."""
+        self._said_goodbye = True
         if self._call is not None:
             self._call.half_close()
         if self._h2 is not None:

@@ -14,7 +14,7 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from konnectivity.errors import DialError, LinkError
 from konnectivity.net import tcp
@@ -49,7 +49,25 @@ _REASONS = {
     errno.ENOMEM: "limit",
 }
 
+_NO_SOCKET = frozenset([errno.EMFILE, errno.ENFILE])
+"""What fails before there is a socket to connect."""
+
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Iterable[Address]]]
+
+
+class Denied(Exception):
+    """None of a host's addresses may be connected to. `str()` says by which rule."""
+
+
+class Gate(Protocol):
+    """Who decides what an agent may connect to."""
+
+    def admit(self, host: str, port: int, addresses: Sequence[Address]) -> list[Address]:
+        """Those of the addresses of `host` that may be tried, at least one.
+
+        Raises:
+            Denied: there is none.
+        """
 
 
 class LookupFault(Exception):
@@ -75,10 +93,12 @@ async def open_endpoint(
     factory: Callable[[], asyncio.BaseProtocol],
     *,
     limits: Deadlines,
+    gate: Gate | None = None,
 ) -> None:
     """Connect to an endpoint; the protocol that `factory` makes owns the connection.
 
-    The loop has turned Nagle's algorithm off; keepalive probes are the owner's affair.
+    `gate` is asked with the addresses that are tried next. The loop has turned Nagle's algorithm
+    off; keepalive probes are the owner's affair.
 
     Nearly every dial names an IP address. The loop connects to it without a socket object of
     Python's, which halves what a dial costs us; all else goes through `dial_endpoint`.
@@ -89,18 +109,22 @@ async def open_endpoint(
     loop = asyncio.get_running_loop()
     literal = _only_address(protocol, address)
     if literal is None:
-        sock = await dial_endpoint(protocol, address, timeout=limits.limit)
+        sock = await dial_endpoint(protocol, address, timeout=limits.limit, gate=gate)
         await loop.create_connection(factory, sock=sock)
         return
     host, port = literal.sockaddr[:2]
     dial = f"dial {protocol} {literal.text}"
     try:
+        if gate is not None:
+            gate.admit(str(host), int(port), [literal])
         with limits.guard():
             await loop.create_connection(factory, str(host), int(port))
+    except Denied as error:
+        raise DialError(f"{dial}: {error}", "policy") from error
     except TimeoutError as error:
         raise DialError(f"{dial}: i/o timeout", "timeout") from error
     except OSError as error:
-        fault = ConnectFault("connect", error)
+        fault = ConnectFault("socket" if error.errno in _NO_SOCKET else "connect", error)
         raise DialError(f"{dial}: {fault}", fault.reason) from error
 
 
@@ -123,11 +147,12 @@ async def dial_endpoint(
     *,
     timeout: float = DIAL_TIMEOUT,  # noqa: ASYNC109 - the error's text depends on how far it came
     resolve: Resolve | None = None,
+    gate: Gate | None = None,
 ) -> socket.socket:
     """Connect to an endpoint; the socket is non-blocking and belongs to the caller.
 
     `protocol` is `tcp`, `tcp4` or `tcp6`, `address` a `host:port` as in Go. `timeout` covers the
-    lookup too. `resolve` replaces the system's resolver.
+    lookup too. `resolve` replaces the system's resolver. `gate` is asked with what was found.
 
     Raises:
         DialError: with the text that Go's dialer has for the fault.
@@ -148,9 +173,13 @@ async def dial_endpoint(
         async with asyncio.timeout(timeout):
             candidates += await _lookup(host, port, FAMILIES[protocol], resolve)
             if candidates:
+                if gate is not None:
+                    candidates[:] = gate.admit(host, port, candidates)
                 return await _race(candidates, failures)
     except LookupFault as fault:
         raise DialError(f"{dial}: lookup {host}: {fault}", "dns") from fault
+    except Denied as error:
+        raise DialError(f"{dial} {candidates[0].text}: {error}", "policy") from error
     except (ConnectFault, TimeoutError) as error:
         if not candidates:
             raise DialError(f"{dial}: lookup {host}: i/o timeout", "timeout") from error
@@ -165,10 +194,13 @@ async def connect_server(
     host: str,
     port: int,
     *,
+    what: str = "server",
     timeout: float = CONNECT_TIMEOUT,  # noqa: ASYNC109 - as above
     resolve: Resolve | None = None,
 ) -> socket.socket:
     """Connect the agent to a server; the socket is non-blocking and belongs to the caller.
+
+    `what` is what errors call the peer.
 
     Raises:
         LinkError: stage `name` when `host` has no address, `tcp` when none of them answers.
@@ -181,16 +213,16 @@ async def connect_server(
             candidates += await _lookup(host, port, socket.AF_UNSPEC, resolve)
             return await _race(candidates, failures)
     except LookupFault as fault:
-        raise LinkError("name", f"cannot resolve server name {host}: {fault}") from fault
+        raise LinkError("name", f"cannot resolve {what} name {host}: {fault}") from fault
     except (ConnectFault, TimeoutError) as error:
         if not candidates:
-            raise LinkError("name", f"cannot resolve server name {host}: {late}") from error
-        server = join_host_port(host, port)
+            raise LinkError("name", f"cannot resolve {what} name {host}: {late}") from error
+        peer = join_host_port(host, port)
         causes = (
             f"{one.text}: {failures[one].cause if one in failures else late}" for one in candidates
         )
-        text = ", ".join(causes).removeprefix(f"{server}: ")
-        raise LinkError("tcp", f"cannot connect to server {server}: {text}") from error
+        text = ", ".join(causes).removeprefix(f"{peer}: ")
+        raise LinkError("tcp", f"cannot connect to {what} {peer}: {text}") from error
 
 
 async def _lookup(
@@ -209,13 +241,18 @@ async def _lookup(
         return [literal] if family in (socket.AF_UNSPEC, literal.family) else []
     if not is_domain_name(host):
         raise LookupFault("no such host")
-    found = list(await (resolve or _system_resolve)(host, port))
+    found = list(await (resolve or system_resolve)(host, port))
     if not found:
         raise LookupFault("no such host")
     return _interleave(one for one in found if family in (socket.AF_UNSPEC, one.family))
 
 
-async def _system_resolve(host: str, port: int) -> list[Address]:
+async def system_resolve(host: str, port: int) -> list[Address]:
+    """What the system's resolver has for a name, in its order.
+
+    Raises:
+        LookupFault: nothing, or it failed.
+    """
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:

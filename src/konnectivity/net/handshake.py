@@ -12,8 +12,11 @@ import contextlib
 import re
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from konnectivity.net.certificate import utc
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -25,14 +28,15 @@ _UNTRUSTED = "is not signed by a CA of our bundle"
 _VERIFY_FAULTS = {  # OpenSSL's X509_V_ERR_*
     2: _UNTRUSTED,
     7: "carries a signature that our CA of that name did not make",
-    9: "is not valid yet, by this machine's clock",
-    10: "has expired, by this machine's clock",
+    9: "is not valid yet",
+    10: "or that of its CA has expired",
     18: f"is self-signed and {_UNTRUSTED}",
     19: _UNTRUSTED,
     20: _UNTRUSTED,
     21: _UNTRUSTED,
     26: "is not meant for this use (extended key usage)",
 }
+_BY_CLOCK = (9, 10)
 _ALERTS = {  # RFC 8446, 6.2; the names are OpenSSL's
     "BAD_CERTIFICATE": "the peer does not accept our certificate; its log knows why",
     "CERTIFICATE_UNKNOWN": "the peer does not accept our certificate; its log knows why",
@@ -120,20 +124,26 @@ class Context(ssl.SSLContext):
 
 async def secure(
     protocol_factory: Callable[[], P],
-    sock: socket.socket,
+    connection: socket.socket | asyncio.Transport,
     context: ssl.SSLContext,
     *,
     server_host: str | None = None,
     timeout: float = HANDSHAKE_TIMEOUT,  # noqa: ASYNC109 - the loop's own timer does the work
 ) -> tuple[asyncio.Transport, P]:
-    """Do the handshake on the connected `sock` and make the protocol, which now owns all.
+    """Do the handshake on `connection` and make the protocol, which now owns all.
 
     With `server_host`, the name or IP address that the certificate must bear, this end is the
-    client; without it the server. `sock` is closed when this fails or is cancelled.
+    client; without it the server. A transport, which may be TLS already, serves clients only.
+    `connection` is closed when this fails or is cancelled.
 
     Raises:
         OSError: the handshake failed; `explain` says why.
     """
+    if not isinstance(connection, socket.socket):
+        return await _secure_transport(
+            protocol_factory, connection, context, server_host or "", timeout
+        )
+    sock = connection
     loop = asyncio.get_running_loop()
     try:
         protocol = protocol_factory()
@@ -166,12 +176,78 @@ async def secure(
             await _deliver(fault.alert, alert_way)
         raise
     except ConnectionAbortedError as error:
-        if error.errno is not None:
-            raise
-        raise TimeoutError(f"no complete handshake within {timeout:g} s") from error
+        raise _lateness(error, timeout) from error
     finally:
         alert_way.close()
     return transport, protocol
+
+
+class _Early(asyncio.Protocol):
+    """Keeps what comes behind a handshake until the real protocol is there."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.end: Exception | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.end = error or ConnectionResetError("the peer closed the connection")
+
+
+async def _secure_transport(
+    protocol_factory: Callable[[], P],
+    connection: asyncio.Transport,
+    context: ssl.SSLContext,
+    server_host: str,
+    limit: float,
+) -> tuple[asyncio.Transport, P]:
+    """As `secure`, on what another protocol has used before.
+
+    Not so the alert of a failed handshake: it would have to go through that transport, which the
+    loop closes.
+    """
+    early = _Early()
+    try:
+        protocol = protocol_factory()
+        transport = await asyncio.get_running_loop().start_tls(
+            connection,
+            early,
+            context,
+            server_hostname=server_host.removesuffix("."),
+            ssl_handshake_timeout=limit,
+            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+        )
+    except ConnectionAbortedError as error:
+        connection.abort()
+        raise _lateness(error, limit) from error
+    except BaseException:
+        connection.abort()
+        raise
+    if early.end is not None:
+        raise early.end
+    assert transport is not None  # noqa: S101 - only for a transport that is closed
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+    if early.data and isinstance(protocol, asyncio.Protocol):
+        protocol.data_received(early.data)
+    return transport, protocol
+
+
+def _lateness(error: ConnectionAbortedError, limit: float) -> OSError:
+    """What the loop's abort of a handshake means: it took too long, unless it has a number."""
+    return (
+        error
+        if error.errno is not None
+        else TimeoutError(f"no complete handshake within {limit:g} s")
+    )
+
+
+def is_about_alpn(error: BaseException) -> bool:
+    """Whether a handshake failed for want of a shared application protocol."""
+    cause = error.__cause__ if isinstance(error, HandshakeFault) else error
+    return isinstance(cause, AlpnFault) or _reason(cause).endswith("NO_APPLICATION_PROTOCOL")
 
 
 def explain(error: BaseException) -> str:
@@ -185,7 +261,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _explain_verification(error)
     if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "reason", None) or ""  # only OpenSSL's own errors have one
+        reason = _reason(error)
         if "ALERT_" in reason:
             name = reason.partition("ALERT_")[2]
             return _ALERTS.get(name, f"the peer gave up with the TLS alert {_words(name)}")
@@ -199,7 +275,9 @@ def _explain_verification(error: ssl.SSLCertVerificationError) -> str:
     message = error.verify_message.rstrip(".")
     known = _VERIFY_FAULTS.get(error.verify_code)
     if known is not None:
-        return f"the peer's certificate {known}"
+        # It may be the clock that is wrong, not the certificate.
+        clock = f", by this machine's clock: {utc(time.time())}"
+        return f"the peer's certificate {known}{clock if error.verify_code in _BY_CLOCK else ''}"
     mismatch = re.search("certificate is not valid for (.*)", message)
     if mismatch is not None:
         return f"the peer's certificate is not for {mismatch[1]} (subject alternative names)"
@@ -219,6 +297,16 @@ async def _deliver(alert: bytes, sock: socket.socket) -> None:
         async with asyncio.timeout(ALERT_LINGER):
             while await loop.sock_recv(sock, 4096):
                 pass
+
+
+def _reason(error: BaseException | None) -> str:
+    """OpenSSL's name of a fault, like TLSV1_ALERT_UNKNOWN_CA; empty for errors of others.
+
+    Some names are not in Python's table; then the same words are in the text.
+    """
+    text = re.match(r"\[SSL\] (.*) \(_ssl", str(error))
+    known = getattr(error, "reason", None)
+    return known or (text[1].upper().replace(" ", "_") if text else "")
 
 
 def _words(reason: str) -> str:

@@ -1,6 +1,6 @@
 """TLS settings as the flags have them: PEM files, Go's names of versions and cipher suites.
 
-Made into `Context`s, afresh whenever files change; what happens on a connection is
+Made into `Context`s, afresh whenever files change (`reload.py`); what happens on a connection is
 `handshake.py`.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from konnectivity.errors import ConfigError
+from konnectivity.net.certificate import Certificate
 from konnectivity.net.handshake import Context
 
 VERSIONS = {
@@ -178,7 +179,8 @@ def _certificates(what: str, path: str) -> list[bytes]:
     for number, der in enumerate(found, start=1):
         try:
             scratch.load_verify_locations(cadata=der)
-        except ssl.SSLError as error:
+            Certificate.parse(der)
+        except (ssl.SSLError, ValueError) as error:
             which = f"certificate {number} of {len(found)}"
             raise ConfigError(f"{what} {path}: {which} does not parse") from error
     return found
