@@ -17,7 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from konnectivity.observe.admin import AdminLimits, AdminServer, Request, Response
+from konnectivity.net.listen import Listener
+from konnectivity.observe.admin import AdminLimits, AdminServer
+from konnectivity.observe.route import Request, Response
 
 pytestmark = pytest.mark.both_loops
 
@@ -55,7 +57,7 @@ async def serving(**limits: float) -> AsyncIterator[int]:
     sock = bound()
     port = sock.getsockname()[1]
     made = AdminLimits(**limits)  # type: ignore[arg-type]
-    async with AdminServer(sock, ROUTES, limits=made):
+    async with AdminServer(ROUTES, limits=made) as server, Listener(sock, server.accept):
         yield port
 
 
@@ -285,7 +287,7 @@ def list_descriptors() -> list[Path]:
 
 
 async def test_closing_twice_is_harmless() -> None:
-    async with AdminServer(bound(), ROUTES) as server:
+    async with AdminServer(ROUTES) as server:
         await server.close()
 
 
@@ -358,7 +360,8 @@ async def test_a_client_that_does_not_read_costs_one_answer_and_its_time() -> No
 
     sock = bound()
     port = sock.getsockname()[1]
-    async with AdminServer(sock, {"/": page}, limits=AdminLimits(write_timeout=0.3)):
+    limits = AdminLimits(write_timeout=0.3)
+    async with AdminServer({"/": page}, limits=limits) as server, Listener(sock, server.accept):
         with Peer(port) as peer:
             await peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2000)
             await asyncio.sleep(0.2)
