@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.conftest import StartAgent, StartServer
+from tests.e2e.test_scenarios import get
 from tests.net.authority import Authority, Identity
 from tests.peers.leaks import descriptors
 from tests.peers.ports import free_port
@@ -116,8 +117,27 @@ async def test_w32_a_taken_port_of_the_server_is_named(
     port = server_options[flag]
     with socket.create_server(("127.0.0.1", port)):
         text = await cannot_start(start_server)
-    assert f"cannot listen on 127.0.0.1:{port}: address already in use" in text
+    name = f"--{flag.replace('_', '-')}"
+    assert text.startswith(f"{name}: cannot listen on 127.0.0.1:{port}: address already in use")
     assert not exists(server_options["uds_name"])
+
+
+async def test_all_that_keeps_a_server_from_starting_is_said_at_once(
+    start_server: StartServer, server_options: dict[str, Any], folder: Path
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", server_options["agent_port"])),
+        socket.create_server(("127.0.0.1", server_options["health_port"])),
+    ):
+        text = await cannot_start(start_server, uds_name=str(folder / "missing" / "s.sock"))
+    assert "the directory must exist" in text
+    assert "--agent-port: cannot listen" in text
+    assert "--health-port: cannot listen" in text
+    text = await cannot_start(
+        start_server, cluster_cert=str(folder / "gone"), uds_name=str(folder / ("x" * 120))
+    )
+    assert str(folder / "gone") in text
+    assert "107 bytes" in text
 
 
 @pytest.mark.parametrize("mode", ["grpc", "http-connect"])
@@ -146,7 +166,8 @@ async def test_w32_a_taken_port_of_the_agent_is_named(
     port = agent_options[flag]
     with socket.create_server(("127.0.0.1", port)):
         text = await cannot_start(start_agent)
-    assert f"127.0.0.1:{port}: address already in use" in text
+    name = f"--{flag.replace('_', '-')}"
+    assert text.startswith(f"{name}: cannot listen on 127.0.0.1:{port}: address already in use")
 
 
 @pytest.mark.parametrize("program", ["server", "agent"])
@@ -192,6 +213,46 @@ async def test_files_that_are_no_certificates_are_named(
         text = await cannot_start(start, **options)
         assert wanted in text
         assert next(iter(options.values())) in text
+
+
+# What must not keep a program from starting
+
+
+async def test_w42_labels_of_leases_are_judged_before_anything_opens_and_only_if_they_count(
+    server_options: dict[str, Any], folder: Path
+) -> None:
+    flags_of_leases = flags(**server_options, lease_label="no pair")
+    async with running("server", *flags_of_leases, "--enable-lease-controller") as program:
+        assert await program.status() == MISUSED
+        assert "invalid label format: no pair" in "".join(program.lines)
+        assert "Listening" not in "".join(program.lines)
+    async with running("server", *flags_of_leases) as program:
+        await program.line("Server is up")
+
+
+async def test_w41_an_agent_whose_kubernetes_api_is_away_starts_answers_and_connects(
+    start_server: StartServer, agent_options: dict[str, Any], folder: Path
+) -> None:
+    server = await start_server()
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(KUBECONFIG.format(port=free_port()))
+    options = agent_options | {"sync_interval": "100ms", "sync_interval_cap": "1s"}
+    leases = ["--count-server-leases", f"--kubeconfig={kubeconfig}"]
+    async with running("agent", *flags(**options), *leases) as agent:
+        await agent.line("Agent is up")
+        assert (await get(options["health_server_port"], "/healthz"))[0] == 200
+        await agent.line("Connected to a server")
+        assert len(server.exchange.backends) == 1
+
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: away
+contexts: [{{name: away, context: {{cluster: away, user: nobody}}}}]
+clusters: [{{name: away, cluster: {{server: "http://127.0.0.1:{port}"}}}}]
+users: [{{name: nobody, user: {{token: t}}}}]
+"""
 
 
 # Programs that do start

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
+import sys
 import termios
 from typing import ClassVar, Final, cast
 
 from konnectivity.agent.counters import AgentCounters
 from konnectivity.errors import DialError
 from konnectivity.net import tcp
-from konnectivity.net.connect import DIAL_TIMEOUT, open_endpoint
+from konnectivity.net.connect import DIAL_TIMEOUT, Gate, open_endpoint
 from konnectivity.net.deadlines import Deadline, Deadlines
-from konnectivity.observe import logs
+from konnectivity.observe import access_log, logs
+from konnectivity.observe.events import Events
+from konnectivity.observe.journal import Journal
 from konnectivity.tunnel.agent import AgentTunnel
 from konnectivity.tunnel.reason import Reason
 
@@ -33,6 +37,7 @@ need them, and setting them is a twentieth of what a dial costs."""
 READ_SIZE: Final = 64 << 10
 """Bytes read at once, and so the largest packet sent (upstream: 4 KiB, W62)."""
 WRITE_HIGH: Final = 256 << 10
+TOO_MANY: Final = "the agent has reached its limit of tunnels"
 
 
 class EndpointSocket(asyncio.BufferedProtocol):
@@ -49,6 +54,7 @@ class EndpointSocket(asyncio.BufferedProtocol):
         self._tunnel: AgentTunnel | None = tunnel
         self._owner = owner
         self._flushed = False
+        self._since = 0.0
         self.transport: asyncio.Transport | None = None
         self._settling: Deadline | None = None
         self._timer: Deadline | None = None
@@ -69,7 +75,9 @@ class EndpointSocket(asyncio.BufferedProtocol):
             text = f"dial {tunnel.protocol} {tunnel.address}: connect: connection refused"
             tunnel.failed(text)
             self.abort()
-        elif not tunnel.connected(self):
+        elif tunnel.connected(self):
+            self._since = tunnel.since = self._owner.clock()
+        else:
             self.transport.abort()
 
     def _settle(self) -> None:
@@ -113,6 +121,17 @@ class EndpointSocket(asyncio.BufferedProtocol):
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is not None:
             tunnel.endpoint_closed(reason)
+            self._count(tunnel)
+
+    def _let_go(self) -> None:
+        """The tunnel ended by itself."""
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            self._count(tunnel)
+
+    def _count(self, tunnel: AgentTunnel) -> None:
+        if self._since:
+            self._owner.ended(tunnel, since=self._since)
 
     # Endpoint (tunnel/agent.py)
 
@@ -138,7 +157,7 @@ class EndpointSocket(asyncio.BufferedProtocol):
 
     def finish(self) -> None:
         """Flush, shut the write side, then close, all within `FLUSH_LIMIT`."""
-        self._tunnel = None
+        self._let_go()
         transport = self.transport
         if transport is None or transport.is_closing() or self._timer is not None:
             return
@@ -159,7 +178,7 @@ class EndpointSocket(asyncio.BufferedProtocol):
             return
         self._flushed = not self.unsent
         if not self._flushed and self._checks * LINGER >= FLUSH_LIMIT:
-            log.warning("Endpoint did not take its last bytes", bytes=self.unsent)
+            log.summarised("unflushed", "Endpoint did not take its last bytes", bytes=self.unsent)
             self.abort()
         else:
             self._timer = self._owner.lingers.start(self._linger)
@@ -170,7 +189,7 @@ class EndpointSocket(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close now, with a reset."""
-        self._tunnel = None
+        self._let_go()
         if self.transport is not None:
             tcp.reset(self.transport)
 
@@ -186,11 +205,25 @@ def _all_acknowledged(transport: asyncio.Transport) -> bool:
 
 
 class Endpoints:
-    """Dials endpoints for all tunnels of the agent, and owns the dials and the sockets."""
+    """Dials endpoints for all tunnels of the agent, and owns the dials and the sockets.
 
-    def __init__(self, counters: AgentCounters) -> None:
+    `gate` says where they may lead, None: anywhere. `max_tunnels` counts dials and sockets, 0: any
+    number.
+    """
+
+    def __init__(
+        self, counters: AgentCounters, *, gate: Gate | None = None, max_tunnels: int = 0
+    ) -> None:
         self._counters = counters
+        self._gate = gate
+        self._max_tunnels = max_tunnels or sys.maxsize
         self._loop = asyncio.get_running_loop()
+        self.clock = self._loop.time
+        self.events = Events()
+        self.journal = Journal(self.events, peers="server")
+        self._numbers = itertools.count(1)
+        self.access_log = False
+        """Whether each tunnel gets a line when it ends (`--access-log`)."""
         self._dials: set[asyncio.Task[None]] = set()
         self.sockets: set[EndpointSocket] = set()
         self.lingers = Deadlines(LINGER)
@@ -199,10 +232,22 @@ class Endpoints:
 
     def dial(self, tunnel: AgentTunnel) -> None:
         """Reach the tunnel's address; the tunnel is told of the outcome."""
+        tunnel.number, tunnel.since = next(self._numbers), self.clock()
+        if len(self.sockets) + len(self._dials) >= self._max_tunnels:
+            self._refuse(tunnel)
+            return
         task = self._loop.create_task(self._dial(tunnel))
         tunnel.dialing = task
         self._dials.add(task)
         task.add_done_callback(self._dials.discard)
+
+    def _refuse(self, tunnel: AgentTunnel) -> None:
+        """Too many tunnels; sockets that are still flushed for closed ones count, too."""
+        limit = self._max_tunnels
+        self._counters.dial_failures["limit"] += 1
+        self._note(tunnel, "limit", TOO_MANY)
+        log.summarised("max-tunnels", "Too many tunnels for a dial (--max-tunnels)", limit=limit)
+        tunnel.failed(f"dial {tunnel.protocol} {tunnel.address}: {TOO_MANY} ({limit})")
 
     async def _dial(self, tunnel: AgentTunnel) -> None:
         started = self._loop.time()
@@ -212,16 +257,48 @@ class Endpoints:
                 tunnel.address,
                 lambda: EndpointSocket(tunnel, self),
                 limits=self._limits,
+                gate=self._gate,
             )
         except DialError as error:
             self._counters.dial_failures[error.reason] += 1
+            if error.reason == "policy":
+                log.summarised("policy", "Dial refused", address=tunnel.address, error=str(error))
             log.v(1, "Endpoint dial failed", address=tunnel.address, error=str(error))
+            self._note(tunnel, error.reason, str(error))
             tunnel.failed(str(error))
         except OSError as error:
             self._counters.dial_failures["unknown"] += 1
+            self._note(tunnel, "unknown", str(error))
             tunnel.failed(f"dial {tunnel.protocol}: {error.strerror or error}")
         else:
-            self._counters.dial_seconds.observe(self._loop.time() - started)
+            seconds = self._loop.time() - started
+            self._counters.dial_seconds.observe(seconds)
+            self.journal.dialed(tunnel.carrier, tunnel.address, seconds=seconds)
+
+    def _note(self, tunnel: AgentTunnel, failure: str, error: str) -> None:
+        """Remember a dial that failed."""
+        self.journal.dialed(
+            tunnel.carrier,
+            tunnel.address,
+            seconds=self.clock() - tunnel.since,
+            failure=failure,
+            error=error,
+        )
+
+    def ended(self, tunnel: AgentTunnel, *, since: float) -> None:
+        """A tunnel is over that had been open `since` then."""
+        seconds = self.clock() - since
+        self._counters.tunnel_ended(tunnel, seconds)
+        self.journal.ended(
+            tunnel.carrier,
+            tunnel.address,
+            reason=tunnel.reason.value if tunnel.reason else "?",
+            error="",
+            seconds=seconds,
+            traffic=tunnel.traffic,
+        )
+        if self.access_log:
+            access_log.endpoint_ended(tunnel, seconds)
 
     async def close(self) -> None:
         """Cancel all dials and drop all sockets."""
