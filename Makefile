@@ -12,7 +12,7 @@ UV   := $(or $(shell command -v uv),$(BIN)/uv)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench reference constraints clean
+.PHONY: help demo test soak fuzz e2e lint format bench reference constraints clean
 
 help:  ## list the targets
 	@echo 'make <target> [ARGS="..."]'
@@ -24,6 +24,15 @@ demo: $(VENV)/.runtime  ## watch traffic cross into a cluster that the control p
 
 test: $(VENV)/.test  ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/.test  ## run the long tests, SOAK_SECONDS=3600 of churn among them
+	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+fuzz: $(VENV)/.test  ## let the property tests look for new examples
+	@$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/wire tests/tunnel $(ARGS)
+
+e2e: $(VENV)/.test  ## run the tests that need a cluster, the one that KUBECONFIG names
+	@$(BIN)/python -m pytest -m cluster $(ARGS)
 
 lint: $(VENV)/.lint  ## ruff, mypy --strict and the import layers
 	$(BIN)/ruff check .
@@ -38,8 +47,9 @@ format: $(VENV)/.lint  ## let ruff put the sources in order
 bench: $(VENV)/.test  ## measure; REF_SERVER and REF_AGENT name a pair to compare with
 	@$(BIN)/python -m bench $(ARGS)
 
-reference: $(VENV)/.runtime  ## write docs/reference/flags.md anew
+reference: $(VENV)/.runtime  ## write docs/reference/flags.md and metrics.md anew
 	$(BIN)/python -m konnectivity.cli.reference > docs/reference/flags.md
+	$(BIN)/python -m konnectivity.cli.metrics_reference > docs/reference/metrics.md
 
 constraints: $(VENV)/.created  ## pin the newest versions that pyproject.toml allows
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --group dev \

@@ -24,14 +24,12 @@ from hypothesis import HealthCheck, settings
 from tests.net.authority import Authority, Identity
 from tests.peers.leaks import descriptors, settle
 
-# Property tests judge behaviour, not speed: a busy machine is no failure. CI repeats known
-# examples, so that it judges the change; at home every run looks at new ones.
+# Property tests judge behaviour, not speed: a busy machine is no failure. They repeat known
+# examples, so that a run judges the change; `make fuzz` looks for new ones.
 settings.register_profile(
-    "steady",
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-    derandomize="CI" in os.environ,
+    "steady", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
+settings.register_profile("fuzz", settings.get_profile("steady"), derandomize=False)
 settings.load_profile("steady")
 
 Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
@@ -117,9 +115,16 @@ def nothing_blocks() -> Iterator[None]:
     for function in watch.functions.values():
         # Before anything is served: files and sockets of a program that starts.
         function.can_block_in("konnectivity/net/tls.py", {"server_context", "client_context"})
+        # Every ten seconds: some files of a few kilobytes.
+        function.can_block_in("konnectivity/net/reload.py", {"_read"})
         function.can_block_in("konnectivity/net/bind.py", {"unix_socket", "tcp_socket"})
+        # The first use of the Kubernetes API: a kubeconfig, and modules; later a token file.
+        function.can_block_in("konnectivity/kube/client.py", {"connect"})
+        function.can_block_in("lightkube/config/client_adapter.py", {"_read_token"})
         # Once for each connection attempt, seconds apart: a file of some hundred bytes.
         function.can_block_in("konnectivity/agent/link.py", {"read_token"})
+        # Files of /proc, which are memory, at each scrape of the metrics and for the status.
+        function.can_block_in("konnectivity/observe/process.py", {"families", "open_descriptors"})
         # The Unix socket's own file, at the start and at the end.
         function.can_block_in("konnectivity/net/listen.py", {"_unix_file", "_delete_file"})
         # What log records are written to is the user's choice.

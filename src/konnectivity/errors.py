@@ -9,6 +9,7 @@
           StreamFault        one stream must end (RST_STREAM)
         Http1Error           carries the HTTP status of the answer
       RpcError               a gRPC call ended with a status other than OK
+      AuthenticationError    a peer could not show that it is who it must be
       DialError              an endpoint could not be reached; the text is Go's
       LinkError              the connection between agent and server failed, with the stage
 
@@ -71,12 +72,24 @@ class RpcError(KonnectivityError):
         self.message = message
 
 
+class AuthenticationError(KonnectivityError):
+    """A peer could not show that it is who it must be. `str()` is what the peer is told.
+
+    `outcome` is the short word for metrics: `no_token`, `rejected`, `expired`, `audience`,
+    `account`, `certificate`, `node`, `unavailable`, `overload`.
+    """
+
+    def __init__(self, message: str, outcome: str) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
 class DialError(KonnectivityError):
     """An endpoint could not be reached.
 
     `str()` is the text that Go's dialer would give, because upstream's server maps its
     substrings to HTTP statuses. `reason` is the short word for metrics: `timeout`, `refused`,
-    `dns`, `unreachable`, `invalid`, `limit`, `unknown`.
+    `dns`, `unreachable`, `invalid`, `limit`, `policy`, `unknown`.
     """
 
     def __init__(self, text: str, reason: str) -> None:

@@ -32,7 +32,8 @@ from tests.peers.streams import PATIENCE
 
 from konnectivity.agent.app import Agent
 from konnectivity.agent.options import AgentOptions
-from konnectivity.observe.logs import KlogFormatter, LogOptions
+from konnectivity.net.proxy import Proxy
+from konnectivity.observe.klog import KlogFormatter
 from konnectivity.server.app import Server
 from konnectivity.server.options import ServerOptions
 from konnectivity.tunnel.budget import TunnelLimits
@@ -55,7 +56,7 @@ class Log:
 
     @property
     def lines(self) -> list[str]:
-        formatter = KlogFormatter(LogOptions(skip_headers=True))
+        formatter = KlogFormatter(skip_headers=True)
         return [formatter.format(record) for record in self.records]
 
     def has(self, *texts: str) -> bool:
@@ -165,9 +166,11 @@ def start_server(exits: AsyncExitStack, server_options: dict[str, Any]) -> Start
 
 @pytest.fixture
 def start_agent(exits: AsyncExitStack, agent_options: dict[str, Any]) -> StartAgent:
-    async def start(*, limits: TunnelLimits | None = None, **overrides: Any) -> Agent:
+    async def start(
+        *, limits: TunnelLimits | None = None, proxy: Proxy | None = None, **overrides: Any
+    ) -> Agent:
         options = AgentOptions(**agent_options | overrides)
-        return await exits.enter_async_context(Agent(options, limits=limits))
+        return await exits.enter_async_context(Agent(options, limits=limits, proxy=proxy))
 
     return start
 

@@ -21,6 +21,7 @@ async def session(start_fake_server: StartFakeServer, start_agent: StartAgent) -
 
 
 async def test_data_for_an_unknown_tunnel_is_answered(session: Session) -> None:
+    """Scenario 65."""
     await session.send(schema.data(7, b"x"))
     answer = (await session.expect(schema.CLOSE_RSP)).closeResponse
     assert (answer.connectID, answer.error) == (7, "unrecognized connectID")
@@ -33,6 +34,7 @@ async def test_a_close_request_for_an_unknown_tunnel_is_answered(session: Sessio
 
 
 async def test_a_second_close_request_is_unknown(session: Session, echoing: Endpoint) -> None:
+    """Scenario 64."""
     connect_id = await session.dial(echoing.address)
     await session.send(schema.close_request(connect_id), schema.close_request(connect_id))
     errors = [(await session.expect(schema.CLOSE_RSP)).closeResponse.error for _ in range(2)]
@@ -83,6 +85,7 @@ async def test_connect_ids_count_dials_and_failed_ones_leave_gaps(
 async def test_an_endpoint_that_says_something_and_closes_is_passed_on_in_order(
     session: Session, start_endpoint: StartEndpoint
 ) -> None:
+    """Scenario 63."""
     endpoint = await start_endpoint(say(b"bye", stay=False))
     connect_id = await session.dial(endpoint.address)
     assert await session.collect(3) == b"bye"

@@ -82,6 +82,7 @@ async def test_an_endpoint_that_closes_ends_the_tunnel_behind_its_last_bytes(
 async def test_the_loss_of_the_agent_ends_its_tunnels_and_no_others(
     mode: str, start_server: StartServer, connect_agent: ConnectAgent, open_tunnel: OpenTunnel
 ) -> None:
+    """Scenario 38."""
     server = await start_server()
     tunnels = {}
     for name in ("one", "two"):

@@ -25,6 +25,7 @@ from tests.peers.streams import StreamEnded
 async def test_without_an_agent_the_dial_fails_and_the_stream_stays_open(
     start_server: StartServer, open_proxy: OpenProxy
 ) -> None:
+    """Scenario 40."""
     server = await start_server()
     stream = await open_proxy()
     with pytest.raises(Refused, match=r"^No agent available$"):
@@ -79,6 +80,7 @@ async def test_an_agent_that_does_not_answer_in_time_is_named_in_the_refusal(
 async def test_packets_before_any_dial_are_answered(
     packet: object, error: str, pair: Pair, open_proxy: OpenProxy
 ) -> None:
+    """Scenario 43."""
     stream = await open_proxy()
     await stream.send(packet)
     answer = (await stream.expect(schema.CLOSE_RSP)).closeResponse
@@ -130,6 +132,7 @@ async def test_a_half_close_tears_the_tunnel_down_and_ends_the_call_with_ok(
 async def test_many_calls_share_one_connection(
     pair: Pair, connect_grpc: ConnectGrpc, echoing: Endpoint
 ) -> None:
+    """Scenarios 82 and 84."""
     client = await connect_grpc()
     streams = [client.proxy() for _ in range(50)]
     ids = await asyncio.gather(*(stream.dial(echoing.address) for stream in streams))

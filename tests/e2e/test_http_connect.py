@@ -25,6 +25,7 @@ PLAIN = b"Content-Type: text/plain; charset=utf-8\r\n"
 async def test_without_an_agent_the_answer_is_500_and_says_so(
     start_server: StartServer, http_connect: ConnectClient
 ) -> None:
+    """Scenario 40."""
     server = await start_server()
     assert await http_connect.answer_to("endpoint:1") == (
         b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain\r\n\r\n"
@@ -114,6 +115,7 @@ async def test_the_request_line_says_where_to_dial(
     connect_agent: ConnectAgent,
     http_connect: ConnectClient,
 ) -> None:
+    """Scenario 10."""
     await start_server()
     agent = await connect_agent()
     tunnel = await http_connect.open()
@@ -196,6 +198,7 @@ async def test_a_malformed_request_gets_one_line_that_says_what_is_wrong(
 async def test_a_destination_that_cannot_be_dialled_is_a_502_in_gos_words(
     address: str, text: str, pair: Pair, http_connect: ConnectClient
 ) -> None:
+    """Scenario 12."""
     assert await http_connect.answer_to(address) == (
         b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n" + PLAIN + b"\r\n" + text.encode()
     )
@@ -206,6 +209,7 @@ async def test_a_destination_that_cannot_be_dialled_is_a_502_in_gos_words(
 async def test_a_name_that_the_resolver_does_not_know_is_a_502(
     pair: Pair, http_connect: ConnectClient
 ) -> None:
+    """Scenario 11."""
     answer = await http_connect.answer_to("no-such-host.invalid:80")
     assert answer.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
     # What follows is "no such host", unless there is no resolver to ask.

@@ -5,82 +5,7 @@ from pathlib import Path
 import pytest
 
 from konnectivity.cli.flags import parse
-from konnectivity.flag import flags_of, without_effect
 from konnectivity.server.options import ServerOptions, validate
-
-# Flag, type as the help names it, default as Go prints it.
-FLAGS = """
-server-cert                     string    ""
-server-key                      string    ""
-server-ca-cert                  string    ""
-cluster-cert                    string    ""
-cluster-key                     string    ""
-cluster-ca-cert                 string    ""
-mode                            string    "grpc"
-uds-name                        string    ""
-delete-existing-uds-file        bool      true
-server-port                     int       8090
-server-bind-address             string    ""
-agent-port                      int       8091
-agent-bind-address              string    ""
-admin-port                      int       8095
-admin-bind-address              string    "127.0.0.1"
-health-port                     int       8092
-health-bind-address             string    ""
-keepalive-time                  duration  1h0m0s
-frontend-keepalive-time         duration  1h0m0s
-enable-profiling                bool      false
-enable-contention-profiling     bool      false
-server-id                       string    ""
-server-count                    int       1
-agent-namespace                 string    ""
-agent-service-account           string    ""
-authentication-audience         string    ""
-kubeconfig                      string    ""
-kubeconfig-qps                  float     0
-kubeconfig-burst                int       0
-kube-api-content-type           string    "application/vnd.kubernetes.protobuf"
-proxy-strategies                string    "default"
-cipher-suites                   strings   []
-tls-min-version                 string    ""
-xfr-channel-size                int       10
-enable-lease-controller         bool      false
-lease-namespace                 string    "kube-system"
-lease-label                     string    "k8s-app=konnectivity-server"
-graceful-shutdown-timeout       duration  0s
-backend-dial-timeout            duration  0s
-warn-on-channel-limit           bool      true
-v                               Level     4
-vmodule                         pattern=N,...
-logtostderr                     bool      true
-alsologtostderr                 bool      false
-log-file                        string    ""
-log-file-max-size               uint      1800
-stderrthreshold                 severity  2
-alsologtostderrthreshold        severity  0
-legacy-stderr-threshold-behavior bool     true
-skip-headers                    bool      false
-add-dir-header                  bool      false
-log-dir                         string    ""
-one-output                      bool      false
-skip-log-headers                bool      false
-log-backtrace-at                string    ":0"
-"""
-
-
-def test_the_flags_their_types_and_defaults_are_upstreams() -> None:
-    ours = [
-        [each.name, each.kind.name or "bool", each.kind.show(each.default)]
-        for each in flags_of(ServerOptions)
-    ]
-    theirs = [[*line.split(), ""][:3] for line in FLAGS.strip().splitlines()]
-    assert ours == theirs
-
-
-def test_the_defaults_printed_by_go_are_read_back_as_the_defaults() -> None:
-    argv = [f"--{each.name}={each.kind.show(each.default)}" for each in flags_of(ServerOptions)]
-    argv = [word.replace('"', "") for word in argv]
-    assert parse(ServerOptions, argv).options == ServerOptions()
 
 
 @pytest.fixture
@@ -141,10 +66,6 @@ def test_a_unix_socket_or_tcp_with_certificates_passes(uds: list[str], tcp: list
         (
             "--proxy-strategies=,,",
             "invalid proxy strategies: proxy strategies cannot be empty",
-        ),
-        (
-            "--proxy-strategies=destHost, default",
-            "invalid proxy strategies: unknown proxy strategy:  default",
         ),
         ("--xfr-channel-size=0", "channel size 0 must be greater than 0"),
         (
@@ -221,30 +142,90 @@ def test_the_frontends_port_is_bound_by_upstreams_range(tcp: list[str]) -> None:
     ]
 
 
-def test_token_authentication_that_was_asked_for_is_never_left_out(
+def test_token_authentication_is_complete_or_refused(uds: list[str], pem: str) -> None:
+    flags = ("agent-namespace", "agent-service-account", "authentication-audience")
+    for name in flags:
+        assert problems(*uds, f"--{name}=x") == [
+            f"--{other} cannot be empty when agent authentication is enabled"
+            for other in flags
+            if other != name
+        ]
+
+
+def test_w44_tokens_and_client_certificates_may_be_demanded_together(
     uds: list[str], pem: str
 ) -> None:
-    texts = problems(*uds, "--agent-namespace=ns", f"--cluster-ca-cert={pem}")
-    assert texts[:3] == [
-        "--cluster-ca-cert can not be used when agent authentication is enabled",
-        "--agent-service-account cannot be empty when agent authentication is enabled",
-        "--authentication-audience cannot be empty when agent authentication is enabled",
+    tokens = ["--agent-namespace=a", "--agent-service-account=b", "--authentication-audience=c"]
+    assert not problems(*uds, f"--cluster-ca-cert={pem}", *tokens, "--bind-identifiers-to-node")
+
+
+def test_what_rests_on_authentication_is_refused_without(uds: list[str]) -> None:
+    (text,) = problems(*uds, "--bind-identifiers-to-node")
+    assert "needs agent authentication: --agent-namespace" in text
+    (text,) = problems(*uds, "--agent-certificate-identities=CN=a")
+    assert text == "--agent-certificate-identities needs --cluster-ca-cert"
+    (text,) = problems(*uds, "--frontend-certificate-identities=CN=a")
+    assert text == "frontend certificate identities should not be set for UDS"
+
+
+def test_w47_patterns_for_identities_are_checked_one_by_one(uds: list[str], pem: str) -> None:
+    patterns = "--agent-certificate-identities=CN=ok,DNS=*.x,URI=spiffe://t/*,O=g,cn=low,plain,CN="
+    texts = problems(*uds, f"--cluster-ca-cert={pem}", patterns)
+    assert [text.split('"')[1] for text in texts] == ["cn=low", "plain", "CN="]
+    assert all("must be CN=, O=, DNS= or URI=" in text for text in texts)
+
+
+def test_times_of_authentication_make_sense(uds: list[str]) -> None:
+    assert problems(
+        *uds,
+        "--authentication-timeout=0",
+        "--authentication-cache-ttl=-1s",
+        "--authentication-recheck-interval=-1s",
+        "--max-agent-connection-age=-1s",
+    ) == [
+        "authentication-cache-ttl must be >= 0, got -1s",
+        "authentication-recheck-interval must be >= 0, got -1s",
+        "max-agent-connection-age must be >= 0, got -1s",
+        "authentication-timeout must be > 0, got 0s",
     ]
-    assert texts[3].startswith("agent authentication by token (--agent-namespace) is not in this")
-    for flag in ("agent-namespace", "agent-service-account", "authentication-audience"):
-        assert any("is not in this release" in text for text in problems(*uds, f"--{flag}=x"))
 
 
-def test_strategies_that_exclude_agents_are_refused_and_others_are_warned_of(
+def test_w61_any_list_of_strategies_is_taken_blanks_and_empty_entries_included(
     uds: list[str],
 ) -> None:
-    for excluding in ("destHost", "defaultRoute", "destHost,defaultRoute"):
-        (text,) = problems(*uds, f"--proxy-strategies={excluding}")
-        assert text.endswith("add default to the list")
-    flag = "--proxy-strategies=destHost,,default"
-    assert problems(*uds, flag) == []
-    assert list(without_effect(parse(ServerOptions, [flag]).options)) == [
-        "without effect: --proxy-strategies; this release has no strategy but default"
+    """Scenario 54: lists keep their order and their duplicates."""
+    for text, names in {
+        "destHost": ["destHost"],
+        "destHost,defaultRoute,default": ["destHost", "defaultRoute", "default"],
+        " destHost, ,destCIDR,default,": ["destHost", "destCIDR", "default"],
+        "default,destHost,default": ["default", "destHost", "default"],
+    }.items():
+        options = parse(ServerOptions, [*uds, f"--proxy-strategies={text}"]).options
+        assert validate(options) == []
+        assert options.strategies == names
+
+
+@pytest.mark.parametrize(
+    ("strategies", "text"),
+    [
+        ("", "ProxyStrategies cannot be empty"),
+        (",", "invalid proxy strategies: proxy strategies cannot be empty"),
+        (" , ", "invalid proxy strategies: proxy strategies cannot be empty"),
+        ("default,nearest", "invalid proxy strategies: unknown proxy strategy: nearest"),
+        ("desthost", "invalid proxy strategies: unknown proxy strategy: desthost"),
+    ],
+)
+def test_a_list_without_a_known_strategy_is_refused(
+    strategies: str, text: str, uds: list[str]
+) -> None:
+    """Scenario 54: unknown and empty."""
+    assert problems(*uds, f"--proxy-strategies={strategies}") == [text]
+
+
+def test_an_agent_selection_that_nobody_knows_is_refused(uds: list[str]) -> None:
+    assert problems(*uds, "--agent-selection=least-loaded") == []
+    assert problems(*uds, "--agent-selection=best") == [
+        "agent-selection must be set to either 'random' or 'least-loaded' not \"best\""
     ]
 
 

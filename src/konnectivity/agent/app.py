@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final, Self
 
-from konnectivity.agent import metrics
+from konnectivity.agent import draining
+from konnectivity.agent.admin import AdminListeners
+from konnectivity.agent.census import Census
 from konnectivity.agent.connections import Connections, SyncOptions
 from konnectivity.agent.counters import AgentCounters
+from konnectivity.agent.endpoint import Endpoints
 from konnectivity.agent.link import LinkOptions
 from konnectivity.agent.options import AgentOptions
-from konnectivity.net import bind, tls
+from konnectivity.agent.policy import Policy
+from konnectivity.net import tls
+from konnectivity.net.certificate import CertificateFacts
 from konnectivity.net.h2 import H2Options, H2Settings
 from konnectivity.net.loop import Signals
 from konnectivity.net.loop import run as run_loop
+from konnectivity.net.proxy import Proxy, choose_proxy
+from konnectivity.net.reload import CertificateWatch, Holds, PemFile
 from konnectivity.observe import logs
-from konnectivity.observe.admin import AdminServer, Request, Response
-from konnectivity.observe.exposition import CONTENT_TYPE, render
 from konnectivity.tunnel.budget import TunnelLimits
 from konnectivity.wire.limits import Http2Limits
 
 log = logs.get(__name__)
 
 SHORTEST_KEEPALIVE: Final = 10.0
-SHORTEST_DRAIN: Final = 10.0
-"""Seconds a draining agent stays at least: it may be the only one, and servers need to notice."""
-IDLE_CHECK: Final = 0.25
 
 SERVER_LIMITS: Final = Http2Limits(stream_window=512 << 10, connection_window=512 << 10)
 """One call carries all tunnels and is read without waiting: a window is
@@ -39,10 +43,16 @@ LARGEST_WINDOW: Final = 16 << 20
 class Agent:
     """One agent. `async with Agent(options):` keeps it connected until the block ends."""
 
-    def __init__(self, options: AgentOptions, *, limits: TunnelLimits | None = None) -> None:
+    def __init__(
+        self,
+        options: AgentOptions,
+        *,
+        limits: TunnelLimits | None = None,
+        proxy: Proxy | None = None,
+    ) -> None:
         self.options = options
         self.counters = AgentCounters()
-        context = self._context()
+        self.watch = CertificateWatch(options.certificate_reload_interval)
         self.connections = Connections(
             LinkOptions(
                 host=options.proxy_server_host,
@@ -58,28 +68,57 @@ class Agent:
                     )
                 ),
                 limits=limits or TunnelLimits(),
+                bare_authority=bool(options.agent_cert),
+                proxy=proxy,
             ),
             SyncOptions(
                 interval=options.sync_interval,
                 interval_cap=options.sync_interval_cap,
                 forever=options.sync_forever,
             ),
-            context=lambda: context,
+            context=self._context(),
             counters=self.counters,
+            endpoints=Endpoints(
+                self.counters, gate=self._policy(), max_tunnels=options.max_tunnels
+            ),
         )
+        self.connections.endpoints.access_log = options.access_log
+        self.watch.tell = self.connections.endpoints.journal.certificate
         self._doors = AsyncExitStack()
         self._loop_task: asyncio.Task[None] | None = None
 
-    def _context(self) -> ssl.SSLContext:
+    def _policy(self) -> Policy | None:
+        options = self.options
+        if not (options.allow_destinations or options.cluster_destinations_only):
+            return None
+        return Policy(
+            options.allow_destinations,
+            cluster_only=options.cluster_destinations_only,
+            refusals=self.counters.policy_refusals,
+        )
+
+    def _context(self) -> Callable[[], ssl.SSLContext]:
         options = self.options
         offered = (*options.alpn_proto, *(() if "h2" in options.alpn_proto else ("h2",)))
-        return tls.client_context(
-            options.ca_cert,
-            cert=options.agent_cert,
-            key=options.agent_key,
-            alpn=offered,
-            insist_on_alpn=True,
+        return self.watch.add(
+            lambda: tls.client_context(
+                options.ca_cert,
+                cert=options.agent_cert,
+                key=options.agent_key,
+                alpn=offered,
+                insist_on_alpn=True,
+            ),
+            (
+                PemFile("agent-cert", options.agent_cert, Holds.CHAIN),
+                PemFile("agent-key", options.agent_key, Holds.KEY),
+                PemFile("ca-cert", options.ca_cert, Holds.BUNDLE),
+            ),
         )
+
+    @property
+    def certificates(self) -> list[CertificateFacts]:
+        """The client's certificate and the CA bundle: in use, and on the disk."""
+        return self.watch.certificates
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -94,65 +133,53 @@ class Agent:
         Raises:
             ConfigError: an address cannot be had; nothing stays open.
         """
-        options = self.options
+        listeners = AdminListeners(
+            self.options,
+            self.connections,
+            self.counters,
+            watch=self.watch,
+            unready=self.unready,
+        )
         try:
-            health = bind.tcp_socket(options.health_server_host, options.health_server_port)
-            await self._doors.enter_async_context(
-                AdminServer(
-                    health,
-                    {
-                        "/healthz": lambda _: Response(b"ok"),
-                        "/readyz": self._ready,
-                        "/ready": self._ready,
-                        "/metrics": self._metrics,
-                    },
-                )
-            )
-            admin = bind.tcp_socket(options.admin_bind_address, options.admin_server_port)
-            await self._doors.enter_async_context(AdminServer(admin, {"/metrics": self._redirect}))
+            await self._doors.enter_async_context(listeners)
+            await self._doors.enter_async_context(self.watch)
+            await self._count_leases()
         except BaseException:
             await self._doors.aclose()
             raise
         self._loop_task = asyncio.create_task(self.connections.run())
-        log.info("Agent is up", agentID=options.agent_id)
+        log.info("Agent is up", agentID=self.options.agent_id)
 
-    def _ready(self, request: Request) -> Response:
-        connected = bool(self.connections.links)
-        if not connected:
-            return Response(
-                b"[+]ping ok\n[-]server-connected failed: no servers connected\n", status=503
+    async def _count_leases(self) -> None:
+        if self.options.count_server_leases:
+            from konnectivity.agent.lease_counter import open_counter
+
+            counter = await open_counter(
+                self.options, self.counters, changed=self.connections.recount
             )
-        if request.asks("verbose"):
-            return Response(b"[+]ping ok\n[+]server-connected ok\ncheck passed\n")
-        return Response(b"ok")
+            await self._doors.enter_async_context(counter)
+            self.connections.census = Census(counter, source=self.options.server_count_source)
 
-    def _metrics(self, request: Request) -> Response:
-        page = render(metrics.families(self.connections, self.counters))
-        return Response(page, content_type=CONTENT_TYPE)
+    def unready(self) -> str:
+        """Why `/readyz` fails, in upstream's words where it has some; empty when ready."""
+        if self.connections.draining:
+            return "draining"
+        return "" if self.connections.links else "no servers connected"
 
-    def _redirect(self, request: Request) -> Response:
-        """Metrics live on the health port; scheme-relative, as upstream redirects."""
-        host = request.host.rpartition(":")[0] or request.host
-        query = f"?{request.query}" if request.query else ""
-        where = f"//{host}:{self.options.health_server_port}/metrics{query}"
-        return Response(b"", status=301, location=where)
-
-    def drain(self) -> None:
-        """Ask the servers to prefer other agents."""
+    async def drain(self) -> None:
+        """Ask the servers to prefer other agents; wait for tunnels, up to `--drain-timeout`."""
         self.connections.drain()
+        await draining.until_idle(self.connections, limit=self.options.drain_timeout)
 
-    async def drained(self) -> None:
-        """Wait until no tunnel is left, at least `SHORTEST_DRAIN` seconds."""
-        await asyncio.sleep(SHORTEST_DRAIN)
-        while self.connections.tunnels:  # noqa: ASYNC110 - a count over many owners
-            await asyncio.sleep(IDLE_CHECK)
-
-    async def stop(self) -> None:
-        """Close links, endpoints and listeners."""
+    async def stop(self, *, at_once: bool = False) -> None:
+        """End tunnels, in order unless `at_once`; close links, endpoints and listeners."""
+        if self._loop_task is not None and not at_once:
+            await draining.end_tunnels(self.connections)
         task, self._loop_task = self._loop_task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.wait({task})
         await self._doors.aclose()
         log.info("Agent stopped", agentID=self.options.agent_id)
 
@@ -160,18 +187,25 @@ class Agent:
 async def serve(options: AgentOptions) -> int:
     """Serve; the first SIGTERM or SIGINT drains, the second one ends at once. Status 0 both."""
     with Signals() as signals:
-        async with Agent(options) as agent:
+        proxy = choose_proxy(os.environ, options.proxy_server_host, options.proxy_server_port)
+        async with Agent(options, proxy=proxy) as agent:
             await signals.first.wait()
-            log.info("Draining", tunnels=agent.connections.tunnels)
-            agent.drain()
-            waits = {
-                asyncio.create_task(agent.drained()),
-                asyncio.create_task(signals.second.wait()),
-            }
-            _, left = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for task in left:
-                task.cancel()
+            log.info("Draining", tunnels=agent.connections.tunnels, limit=options.drain_timeout)
+            leaving = asyncio.ensure_future(_leave(agent))
+            impatient = asyncio.ensure_future(signals.second.wait())
+            await asyncio.wait({leaving, impatient}, return_when=asyncio.FIRST_COMPLETED)
+            leaving.cancel()
+            impatient.cancel()
+            await asyncio.wait({leaving, impatient})
+            await agent.stop(at_once=True)
+            if not leaving.cancelled():
+                leaving.result()
     return 0
+
+
+async def _leave(agent: Agent) -> None:
+    await agent.drain()
+    await draining.end_tunnels(agent.connections)
 
 
 def run(options: AgentOptions) -> int:

@@ -14,14 +14,14 @@ from urllib.parse import unquote_plus
 
 from konnectivity.flag import absence, flag
 from konnectivity.gotext import format_duration, quote
-from konnectivity.observe.logs import LogOptions
+from konnectivity.kube.selector import check_selector
+from konnectivity.observe.log_options import LogOptions
 
 IDENTIFIERS = frozenset(["ipv4", "ipv6", "host", "cidr", "default-route"])
 COUNT_SOURCES = frozenset(["", "default", "max"])
 LAST_PORT = 65535
+LONGEST_ALPN = 255  # bytes of a protocol's name (RFC 7301, 3.1)
 
-LEASES = "server leases"
-PROFILING = "profiling"
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2}).{0,2}")
 
@@ -36,13 +36,24 @@ class AgentOptions(LogOptions):
     proxy_server_host: str = flag("127.0.0.1", "Name or IP of the server or its load balancer.")
     proxy_server_port: int = flag(8091, "Agent port of the server.")
     alpn_proto: tuple[str, ...] = flag((), "ALPN protocols to offer before h2.")
+    certificate_reload_interval: float = flag(
+        10.0, "How often certificate, key and CA bundle are looked at for changes; at least 1s."
+    )
     health_server_host: str = flag("", "Health address; empty: all interfaces.")
     health_server_port: int = flag(8093, "Port of health checks and metrics.")
     admin_bind_address: str = flag("127.0.0.1", "Admin address; empty: all interfaces.")
     admin_server_port: int = flag(8094, "Port of the admin endpoints.")
-    enable_profiling: bool = flag(False, "Profiling on the admin port.", later=PROFILING)
+    admin_cert: str = flag("", "Certificate of the admin endpoints, a PEM file; empty: plain HTTP.")
+    admin_key: str = flag("", "Private key of --admin-cert.")
+    admin_client_ca: str = flag(
+        "", "CA bundle that admin clients' certificates must chain to; empty: none is asked for."
+    )
+    admin_token_file: str = flag(
+        "", "File with the bearer tokens that the admin endpoints accept, one a line; empty: none."
+    )
+    enable_profiling: bool = flag(False, "Profiles under /debug/pprof/ on the admin port.")
     enable_contention_profiling: bool = flag(
-        False, "Block profiling; needs --enable-profiling.", later=PROFILING
+        False, "Record what holds the event loop; needs --enable-profiling."
     )
     agent_id: str = flag("", "Identity told to servers.", variable="PROXY_AGENT_ID")
     agent_identifiers: str = flag(
@@ -58,26 +69,38 @@ class AgentOptions(LogOptions):
     service_account_token_path: str = flag(
         "", "File with the bearer token, read at each connection attempt."
     )
+    allow_destinations: tuple[str, ...] = flag(
+        (),
+        "The only endpoints to dial: CIDR, name or *.suffix, each with :port, :port-port or "
+        "neither; empty: all.",
+    )
+    cluster_destinations_only: bool = flag(
+        False,
+        "Dial only what a cluster has: private addresses and names of services; and what "
+        "--allow-destinations adds.",
+    )
+    max_tunnels: int = flag(20_000, "Tunnels and dials at once; 0: any number.")
+    drain_timeout: float = flag(
+        25.0, "How long to wait for tunnels after SIGTERM, then they are closed; 0: for ever."
+    )
     warn_on_channel_limit: bool = flag(
         False, "Accepted without effect: a full queue pauses its source here."
     )
     xfr_channel_size: int = flag(150, "Accepted without effect: queues are bounded in bytes here.")
-    count_server_leases: bool = flag(False, "Count servers by their leases.", later=LEASES)
-    lease_namespace: str = flag("kube-system", "Namespace of the leases.", later=LEASES)
+    count_server_leases: bool = flag(False, "Count servers by their leases.")
+    lease_namespace: str = flag("kube-system", "Namespace of the leases.")
     lease_label_selector: str = flag(
         "k8s-app=konnectivity-server",
-        "Selector of the leases that count.",
+        "Selector of the leases that count; empty: all of the namespace.",
         old_name="lease-label",
-        later=LEASES,
     )
     server_count_source: str = flag(
-        "default", "How leases and servers' own counts combine: default or max.", later=LEASES
+        "default", "With leases: default, they alone count; max, or what servers say if more."
     )
-    kubeconfig: str = flag(
-        "", "Kubeconfig for leases; empty: in-cluster configuration.", later=LEASES
-    )
+    kubeconfig: str = flag("", "Kubeconfig for leases; empty: in-cluster configuration.")
     kube_api_content_type: str = flag(
-        "application/vnd.kubernetes.protobuf", "Encoding of API requests.", later=LEASES
+        "application/vnd.kubernetes.protobuf",
+        "Accepted without effect: requests to the API are JSON here.",
     )
 
 
@@ -86,12 +109,21 @@ def validate(options: AgentOptions) -> list[str]:
 
     Lines that upstream does not have name what it would only notice, or ignore, later.
     """
+    from konnectivity.observe import protection  # it needs asyncio, which the help does not
+
     return [
         *_check_certificates(options),
         *_check_ports(options),
         *_check_intervals(options),
         *_check_identity(options),
+        *_check_tunnels(options),
         *_check_leases(options),
+        *protection.check(
+            options.admin_cert,
+            options.admin_key,
+            options.admin_client_ca,
+            options.admin_token_file,
+        ),
     ]
 
 
@@ -109,6 +141,12 @@ def _check_certificates(options: AgentOptions) -> Iterator[str]:
         yield f"error checking agent CA cert {ca}, got {problem}"
     if not ca:
         yield "agent CA cert must be set (ca-cert), servers are verified against it"
+    for protocol in options.alpn_proto:
+        if not (protocol.isascii() and 0 < len(protocol) <= LONGEST_ALPN):
+            yield f"alpn-proto {quote(protocol)} must be 1 to {LONGEST_ALPN} letters of ASCII"
+    if options.certificate_reload_interval < 1:
+        interval = format_duration(options.certificate_reload_interval)
+        yield f"certificate-reload-interval must be at least 1s, got {interval}"
 
 
 def _check_ports(options: AgentOptions) -> Iterator[str]:
@@ -160,9 +198,25 @@ def _check_identifiers(text: str) -> Iterator[str]:
             yield f"unknown address type: {unquote_plus(key)}"
 
 
+def _check_tunnels(options: AgentOptions) -> Iterator[str]:
+    if options.allow_destinations:
+        from konnectivity.agent import policy  # it needs asyncio, which the flags' help does not
+
+        yield from policy.problems(options.allow_destinations)
+    if options.max_tunnels < 0:
+        yield f"max-tunnels must be >= 0, got {options.max_tunnels}"
+    if options.drain_timeout < 0:
+        yield f"drain-timeout must be >= 0, got {format_duration(options.drain_timeout)}"
+
+
 def _check_leases(options: AgentOptions) -> Iterator[str]:
     if options.kubeconfig and (problem := absence(options.kubeconfig)):
         yield f"error checking KubeconfigPath {quote(options.kubeconfig)}, got {problem}"
+    try:
+        check_selector(options.lease_label_selector)
+    except ValueError as error:
+        text = quote(options.lease_label_selector)
+        yield f'invalid argument {text} for "--lease-label-selector" flag: {error}'
     source = options.server_count_source
     if source not in COUNT_SOURCES:
         yield f"--server-count-source must be one of '', 'default', 'max', got {source}"

@@ -16,15 +16,17 @@ UNIX_MODE = 0o770  # owner and group, as upstream
 LONGEST_UNIX_PATH = 107  # bytes, Linux: sockaddr_un less the final NUL
 
 
-def tcp_socket(host: str, port: int) -> socket.socket:
+def tcp_socket(host: str, port: int, *, flag: str = "") -> socket.socket:
     """A listening TCP socket; empty `host` means all interfaces, IPv6 too where there is any.
+
+    `flag` is what gave the port, for the error.
 
     Raises:
         ConfigError: the address is taken, forbidden, or not one of this machine.
     """
-    where = join_host_port(host, port)
+    what = f"{f'{flag}: ' if flag else ''}cannot listen on {join_host_port(host, port)}"
     if not 0 <= port <= 65535:
-        raise ConfigError(f"cannot listen on {where}: port {port} is not between 0 and 65535")
+        raise ConfigError(f"{what}: port {port} is not between 0 and 65535")
     try:
         if not host:
             return _any_socket(port)
@@ -34,9 +36,9 @@ def tcp_socket(host: str, port: int) -> socket.socket:
         family, _, _, _, address = found[0]
         return _bound(family, address)
     except (socket.gaierror, UnicodeError) as error:
-        raise ConfigError(f"cannot listen on {where}: {host} has no address") from error
+        raise ConfigError(f"{what}: {host} has no address") from error
     except OSError as error:
-        raise ConfigError(f"cannot listen on {where}: {_advice(error, port)}") from error
+        raise ConfigError(f"{what}: {_advice(error, port)}") from error
 
 
 def unix_socket(path: str, *, delete_existing: bool) -> socket.socket:

@@ -14,17 +14,19 @@ from collections.abc import Callable
 class Deadline:
     """One running limit."""
 
-    __slots__ = ("_deadlines", "at", "expired")
+    __slots__ = ("_running", "at", "expired")
 
-    def __init__(self, deadlines: Deadlines, at: float, expired: Callable[[], object]) -> None:
-        self._deadlines = deadlines
+    def __init__(
+        self, running: dict[Deadline, None], at: float, expired: Callable[[], object]
+    ) -> None:
+        self._running = running
         self.at = at
         self.expired: Callable[[], object] | None = expired
 
     def cancel(self) -> None:
-        """The limit is not needed any more; safe to repeat."""
+        """The limit is not needed any more; safe to repeat. The timer finds out when it fires."""
         self.expired = None
-        self._deadlines.forget(self)
+        self._running.pop(self, None)
 
 
 class Guard:
@@ -73,7 +75,7 @@ class Deadlines:
 
     def start(self, expired: Callable[[], object]) -> Deadline:
         """Call `expired` after the limit, unless the result is cancelled before."""
-        deadline = Deadline(self, self._loop.time() + self.limit, expired)
+        deadline = Deadline(self._running, self._loop.time() + self.limit, expired)
         self._running[deadline] = None
         if self._timer is None:
             self._timer = self._loop.call_at(deadline.at, self._expire)
@@ -82,10 +84,6 @@ class Deadlines:
     def guard(self) -> Guard:
         """A block of the current task that must end within the limit: `with limits.guard():`."""
         return Guard(self)
-
-    def forget(self, deadline: Deadline) -> None:
-        """Drop a limit; the timer finds out when it fires."""
-        self._running.pop(deadline, None)
 
     def _expire(self) -> None:
         now = self._loop.time()

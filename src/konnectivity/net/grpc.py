@@ -15,6 +15,8 @@ from konnectivity.wire.events import DataReceived, Headers, HeadersReceived
 from konnectivity.wire.grpc import MessageReader, Oversized
 
 if TYPE_CHECKING:
+    import asyncio
+
     from konnectivity.net.h2 import H2Protocol
 
 
@@ -83,6 +85,15 @@ class Call:
         """Address of the other end, for logs."""
         return self._h2.peer
 
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """What the connection below runs on, for the peer's address and certificate."""
+        return self._h2.transport
+
+    def go_away(self) -> None:
+        """Ask the peer for another connection; this call goes on."""
+        self._h2.go_away()
+
     # Sending
 
     def send(self, message: bytes) -> None:
@@ -104,6 +115,23 @@ class Call:
         """Bytes queued for this call and, on the connection, for all."""
         stream = self._h2.core.streams.get(self.id)
         return self._h2.unsent + (stream.backlog if stream is not None else 0)
+
+    @property
+    def silence(self) -> float | None:
+        """As `H2Protocol.silence`."""
+        return self._h2.silence
+
+    def measure(self) -> float | None:
+        """As `H2Protocol.measure`."""
+        return self._h2.measure()
+
+    def probe(self) -> None:
+        """As `H2Protocol.probe`."""
+        self._h2.probe()
+
+    def give_up(self, cause: str) -> None:
+        """End the connection below at once, with all its calls."""
+        self._h2.give_up(cause)
 
     def respond(self, metadata: Headers | None = None) -> None:
         """Send the response head now: upstream's agent waits for it."""

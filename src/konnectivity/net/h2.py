@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
@@ -18,6 +19,7 @@ from konnectivity.errors import LinkError, RpcError
 from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.net.grpc import Call, CallHandler
 from konnectivity.net.handshake import explain
+from konnectivity.net.tcp import peer_name
 from konnectivity.wire import events, frames, grpc
 from konnectivity.wire.bandwidth import WindowTuner
 from konnectivity.wire.events import Headers
@@ -39,6 +41,8 @@ CLOSE_LIMIT: Final = 2.0
 PING: Final = b"konnect\0"
 PROBE: Final = b"konnect\1"
 """What our two kinds of PING carry: the one asks for life, the other measures a round trip."""
+MEASURE_AGAIN: Final = 60.0
+"""Seconds between pings for the status alone; servers allow one each 30 s (`wire/keepalive.py`)."""
 FLUSH_LIMIT: Final = 256 << 10
 """Bytes written in one go; then the other sockets of the process have their turn."""
 
@@ -104,6 +108,10 @@ class H2Protocol(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done with the peer's first SETTINGS; raises `LinkError` if the connection ends before."""
+        self.round_trip: float | None = None
+        """Seconds of the last ping that was answered."""
+        self._last_ping = (b"", float("-inf"))
+        """Our last ping and when it was sent."""
         self._settings = settings
         self._owner = owner
         self._loop = asyncio.get_running_loop()
@@ -125,7 +133,7 @@ class H2Protocol(asyncio.Protocol):
         """Send our preface and SETTINGS, start the clock for the peer's."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_HIGH // 4)
-        self.peer = _peer_name(self.transport)
+        self.peer = peer_name(self.transport)
         _keep_kernel_short(self.transport)
         self._timer = self._settings.handshakes.start(self._handshake_expired)
         self._owner.connection_started(self)
@@ -137,7 +145,7 @@ class H2Protocol(asyncio.Protocol):
         if self._keepalive is not None:
             self._keepalive.heard(now)
         if self._tuner is not None and self._tuner.received(len(data), now):
-            self.core.ping(PROBE)
+            self._ping(PROBE)
         # Whatever the events cause leaves in one write, and after tasks that they start.
         due, self._flush_due = self._flush_due, True
         for event in self.core.receive_data(data, now):
@@ -197,10 +205,8 @@ class H2Protocol(asyncio.Protocol):
                 self._reset(stream_id, code, by_peer=by_peer, message=message)
             case events.SettingsReceived():
                 self._settings_received(now)
-            case events.PingAcknowledged(opaque) if opaque == PROBE and self._tuner is not None:
-                wider = self._tuner.acknowledged(now)
-                if wider:
-                    self.core.widen(wider)
+            case events.PingAcknowledged(opaque):
+                self._ping_answered(opaque, now)
             case events.PingReceived(after_content):
                 self._pinged(now, after_content=after_content)
             case events.GoAwayReceived(_, code, debug):
@@ -246,6 +252,27 @@ class H2Protocol(asyncio.Protocol):
             self.core.go_away(frames.ENHANCE_YOUR_CALM, b"too_many_pings")
             self._close("too many pings")
 
+    def _ping(self, opaque: bytes) -> None:
+        self._last_ping = (opaque, time.monotonic())  # uvloop's clock ticks in milliseconds
+        self.core.ping(opaque)
+
+    def _ping_answered(self, opaque: bytes, now: float) -> None:
+        sent, at = self._last_ping
+        if opaque == sent:
+            self.round_trip = time.monotonic() - at
+        if opaque == PROBE and self._tuner is not None:
+            wider = self._tuner.acknowledged(now)
+            if wider:
+                self.core.widen(wider)
+
+    def measure(self) -> float | None:
+        """The round trip of the last ping that was answered; pings if that was long ago."""
+        usable = self._keepalive is not None and not self.core.closed
+        if usable and time.monotonic() - self._last_ping[1] >= MEASURE_AGAIN:
+            self._ping(PING)
+            self.schedule_flush()
+        return self.round_trip
+
     def _going_away(self, code: int, debug: bytes) -> None:
         self.going_away = True
         if code != frames.NO_ERROR:
@@ -264,7 +291,7 @@ class H2Protocol(asyncio.Protocol):
             self.abort()
             return
         if verdict is Verdict.PING:
-            self.core.ping(PING)
+            self._ping(PING)
             self.schedule_flush()
         self._timer = self._loop.call_at(again, self._check_keepalive)
 
@@ -272,6 +299,28 @@ class H2Protocol(asyncio.Protocol):
         self._cause = f"no HTTP/2 SETTINGS within {self.options.handshake:g} s"
         log.warning("HTTP/2 fault peer=%s cause=%s", self.peer, self._cause)
         self.abort()
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds since a ping that nothing has followed yet; None: there is none such."""
+        keepalive = self._keepalive
+        if keepalive is None or keepalive.pinged is None:
+            return None
+        return self._loop.time() - keepalive.pinged
+
+    def probe(self) -> None:
+        """Ping the peer before keepalive would, unless an answer is awaited."""
+        keepalive = self._keepalive
+        if keepalive is None or keepalive.pinged is not None or self.transport is None:
+            return
+        if self.transport.is_closing():
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        again = keepalive.asked(self._loop.time())
+        self._timer = self._loop.call_at(again, self._check_keepalive)
+        self._ping(PING)
+        self.schedule_flush()
 
     # To the transport
 
@@ -357,14 +406,6 @@ class H2Protocol(asyncio.Protocol):
         """Close now."""
         if self.transport is not None:
             self.transport.abort()
-
-
-def _peer_name(transport: asyncio.Transport) -> str:
-    peer = transport.get_extra_info("peername")
-    if isinstance(peer, tuple):
-        host, port = peer[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return "unix socket"
 
 
 def _keep_kernel_short(transport: asyncio.Transport) -> None:

@@ -58,6 +58,15 @@ def is_connected_to_itself(transport: asyncio.BaseTransport, address: str) -> bo
     return bool(own == transport.get_extra_info("peername"))
 
 
+def peer_name(transport: asyncio.BaseTransport) -> str:
+    """The other end's address for people."""
+    peer = transport.get_extra_info("peername")
+    if isinstance(peer, tuple):
+        host, port = peer[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return "unix socket"
+
+
 def _tune(sock: socket.socket, user_timeout: float) -> None:
     tcp = socket.IPPROTO_TCP
     sock.setsockopt(tcp, socket.TCP_NODELAY, 1)

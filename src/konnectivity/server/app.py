@@ -7,35 +7,39 @@ open tunnels, then everything is closed.
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Final, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Self
 
-from konnectivity.net import bind, tls
+from konnectivity.errors import ConfigError
+from konnectivity.net import bind
+from konnectivity.net.certificate import CertificateFacts
 from konnectivity.net.h2 import H2Options, H2Settings
 from konnectivity.net.listen import Listener, ListenerLimits
 from konnectivity.net.loop import Signals
 from konnectivity.net.loop import run as run_loop
+from konnectivity.net.reload import CertificateWatch
 from konnectivity.observe import logs
-from konnectivity.observe.admin import AdminServer, Request, Response
-from konnectivity.observe.exposition import CONTENT_TYPE, render
-from konnectivity.server import metrics
+from konnectivity.server import authentication, tls
+from konnectivity.server.admin import AdminListeners
 from konnectivity.server.backend import Agents
+from konnectivity.server.certificates import CertificateGate
 from konnectivity.server.exchange import Exchange
 from konnectivity.server.frontend import Frontends
+from konnectivity.server.lifetime import LifetimeLimits
 from konnectivity.server.options import ServerOptions
+from konnectivity.server.stopping import Farewell, bid, wind_down
 from konnectivity.tunnel.budget import TunnelLimits
 from konnectivity.wire.keepalive import ACK_LIMIT, AGENT_PINGS, FRONTEND_PINGS
 from konnectivity.wire.limits import Http2Limits
 
+if TYPE_CHECKING:
+    from konnectivity.server.lease_controller import LeaseController
+
 log = logs.get(__name__)
 
 SHORTEST_KEEPALIVE: Final = 1.0
-IDLE_CHECK: Final = 0.02
-"""Seconds between looks at whether tunnels are left, while stopping gracefully."""
-LAST_WORDS: Final = 0.5
-"""Seconds for what was written last to leave, at the very end."""
 
 GRPC_LISTENER: Final = ListenerLimits(user_timeout=ACK_LIMIT)
 """A peer that stops acknowledging data is given up as soon as one that answers no pings."""
@@ -62,11 +66,26 @@ class Server:
 
     def __init__(self, options: ServerOptions, *, limits: TunnelLimits | None = None) -> None:
         self.options = options
-        self.exchange = Exchange(dial_timeout=options.dial_timeout, limits=limits)
+        limits = replace(
+            limits or TunnelLimits(),
+            tunnels=options.max_tunnels,
+            dials=options.max_pending_dials,
+        )
+        self.exchange = Exchange(
+            dial_timeout=options.dial_timeout,
+            limits=limits,
+            strategies=options.strategies,
+            selection=options.agent_selection,
+            retry_dials=options.retry_dials,
+        )
+        self.exchange.access_log = options.access_log
         self.stopping = False
+        self.farewells: list[Farewell] = []
+        """What to tell others when the server begins to stop, such as the deletion of its lease."""
         self._frontends = Frontends(
             self.exchange,
             modes=options.modes,
+            gate=CertificateGate(options.frontend_certificate_identities),
             h2=H2Settings(
                 H2Options(
                     limits=FRONTEND_LIMITS,
@@ -75,10 +94,17 @@ class Server:
                 )
             ),
         )
+        self._authentication = authentication.from_options(options)
         self._agents = Agents(
             self.exchange,
             server_id=options.server_id,
-            server_count=options.server_count,
+            server_count=lambda: options.server_count,
+            announce=lambda: self._leases.announce() if self._leases else [],
+            authentication=self._authentication,
+            lifetime=LifetimeLimits(
+                recheck=options.authentication_recheck_interval,
+                max_age=options.max_agent_connection_age,
+            ),
             h2=H2Settings(
                 H2Options(
                     limits=AGENT_LIMITS,
@@ -88,6 +114,9 @@ class Server:
                 )
             ),
         )
+        self._leases: LeaseController | None = None
+        self.watch = CertificateWatch(options.certificate_reload_interval)
+        self.watch.tell = self.exchange.journal.certificate
         self._doors = AsyncExitStack()
         self._admin = AsyncExitStack()
 
@@ -105,124 +134,106 @@ class Server:
             ConfigError: a file is wrong or an address cannot be had; nothing stays open.
         """
         try:
-            await self._start_frontend()
-            await self._start_agents()
-            await self._start_admin()
+            self._admin.push_async_callback(self._authentication.close)
+            await self._admin.enter_async_context(self.watch)
+            await _all_or_every_reason(
+                self._open_leases, self._start_frontend, self._start_agents, self._start_admin
+            )
         except BaseException:
             await self._doors.aclose()
             await self._admin.aclose()
             raise
+        if self._leases is not None:
+            self._leases.start()
         log.info("Server is up", serverID=self.options.server_id, mode=self.options.mode)
+
+    async def _open_leases(self) -> None:
+        if self.options.enable_lease_controller:
+            from konnectivity.server.lease_controller import open_controller
+
+            self._leases = await open_controller(self.options, self.exchange.counters)
+            await self._admin.enter_async_context(self._leases)
+            self.farewells.append(self._leases.leave)
 
     async def _start_frontend(self) -> None:
         options = self.options
-        context: Callable[[], ssl.SSLContext] | None = None
+        context = tls.for_frontends(options, self.watch)
         if options.uds_name:
             sock = bind.unix_socket(
                 options.uds_name, delete_existing=options.delete_existing_uds_file
             )
         else:
-            made = self._frontend_context()
-            context = lambda: made  # noqa: E731
-            sock = bind.tcp_socket(options.server_bind_address, options.server_port)
+            sock = bind.tcp_socket(
+                options.server_bind_address, options.server_port, flag="--server-port"
+            )
         # Not where CONNECT is served: the kernel counts a paused reader as one that is gone.
         limits = GRPC_LISTENER if options.modes == {"grpc"} else None
         listener = Listener(sock, self._frontends.accept, context=context, limits=limits)
         await self._doors.enter_async_context(listener)
         log.info("Listening for frontends", address=listener.address)
 
-    def _frontend_context(self) -> ssl.SSLContext:
-        options = self.options
-        alpn = [
-            name
-            for mode, name in (("grpc", "h2"), ("http-connect", "http/1.1"))
-            if mode in options.modes
-        ]
-        only_http = options.modes == {"http-connect"}
-        return tls.server_context(
-            options.server_cert,
-            options.server_key,
-            client_ca=options.server_ca_cert,
-            alpn=alpn,
-            insist_on_alpn=options.modes == {"grpc"},
-            min_version=options.tls_min_version,
-            cipher_suites=options.cipher_suites,
-            default_suites=tuple(tls.HTTP_SUITES if only_http else tls.GRPC_SUITES),
-        )
-
     async def _start_agents(self) -> None:
         options = self.options
-        context = tls.server_context(
-            options.cluster_cert,
-            options.cluster_key,
-            client_ca=options.cluster_ca_cert,
-            alpn=["h2"],
-            insist_on_alpn=True,
-            min_version=options.tls_min_version,
-            cipher_suites=options.cipher_suites,
-        )
-        sock = bind.tcp_socket(options.agent_bind_address, options.agent_port)
-        listener = Listener(
-            sock, self._agents.accept, context=lambda: context, limits=GRPC_LISTENER
-        )
+        context = tls.for_agents(options, self.watch)
+        sock = bind.tcp_socket(options.agent_bind_address, options.agent_port, flag="--agent-port")
+        listener = Listener(sock, self._agents.accept, context=context, limits=GRPC_LISTENER)
         await self._doors.enter_async_context(listener)
         log.info("Listening for agents", address=listener.address)
-        if not options.cluster_ca_cert:
-            log.warning("Any agent may connect: --cluster-ca-cert is not set")
+        authentication.warn_of_open_door(options)
 
     async def _start_admin(self) -> None:
-        options = self.options
-        health = bind.tcp_socket(options.health_bind_address, options.health_port)
-        await self._admin.enter_async_context(
-            AdminServer(
-                health,
-                {
-                    "/healthz": lambda _: Response(b"ok"),
-                    "/readyz": self._ready,
-                    "/ready": self._ready,
-                    "/metrics": self._metrics,
-                },
-            )
+        listeners = AdminListeners(
+            self.options,
+            self.exchange,
+            watch=self.watch,
+            unready=self.unready,
+            stopping=lambda: self.stopping,
         )
-        admin = bind.tcp_socket(options.admin_bind_address, options.admin_port)
-        await self._admin.enter_async_context(AdminServer(admin, {"/metrics": self._metrics}))
+        await self._admin.enter_async_context(listeners)
 
-    def _ready(self, request: Request) -> Response:
+    @property
+    def certificates(self) -> list[CertificateFacts]:
+        """The files of both listeners: in use, and on the disk."""
+        return self.watch.certificates
+
+    def unready(self) -> str:
+        """Why `/readyz` fails, in upstream's words where it has some; empty when ready."""
         if self.stopping:
-            return Response(b"stopping", status=500)
-        if not len(self.exchange.backends):
-            return Response(b"no connection to any proxy agent", status=500)
-        return Response(b"ok")
-
-    def _metrics(self, request: Request) -> Response:
-        return Response(render(metrics.families(self.exchange)), content_type=CONTENT_TYPE)
+            return "stopping"
+        return self.exchange.backends.unready_reason
 
     async def stop(self) -> None:
-        """Close everything, in order and within bounds."""
+        """Close everything, in order and within bounds; health answers to the end (W38)."""
         if self.stopping:
             return
         self.stopping = True
-        await self._doors.aclose()
-        await self._wait_for_tunnels(self.options.graceful_shutdown_timeout)
-        self._frontends.close()
-        self._agents.close()
-        await self._wait_for(lambda: not (self._frontends.count or self._agents.count), LAST_WORDS)
-        await self._admin.aclose()
+        self.exchange.events.publish("stopping", tunnels=self.exchange.counters.established)
+        limit = self.options.graceful_shutdown_timeout
+        try:
+            async with asyncio.TaskGroup() as farewells:
+                for farewell in self.farewells:
+                    farewells.create_task(bid(farewell))
+                await self._doors.aclose()
+                await wind_down(self.exchange, self._frontends, self._agents, limit=limit)
+        finally:
+            await self._admin.aclose()
         log.info("Server stopped")
 
-    async def _wait_for_tunnels(self, limit: float) -> None:
-        if limit:
-            self._frontends.go_away()
-            await self._wait_for(lambda: self.exchange.counters.established == 0, limit)
-        left = self.exchange.counters.established
-        if left:
-            log.warning("Stopping with open tunnels", tunnels=left)
 
-    async def _wait_for(self, done: Callable[[], bool], limit: float) -> None:
-        """Look at counts of many owners until they agree; an event for each would be wiring."""
-        deadline = asyncio.get_running_loop().time() + limit
-        while not done() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(IDLE_CHECK)
+async def _all_or_every_reason(*steps: Callable[[], Awaitable[None]]) -> None:
+    """Take all steps of the start, so that what is wrong is known at once.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    problems: list[str] = []
+    for step in steps:
+        try:
+            await step()
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("; ".join(problems))
 
 
 async def serve(options: ServerOptions) -> int:
@@ -237,6 +248,7 @@ async def serve(options: ServerOptions) -> int:
             await asyncio.wait({stopping, impatient}, return_when=asyncio.FIRST_COMPLETED)
             impatient.cancel()
             if stopping.done():
+                stopping.result()
                 return 0
             stopping.cancel()
             return 1

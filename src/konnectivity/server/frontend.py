@@ -12,6 +12,9 @@ from typing import Final, cast
 from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.net.grpc import Call
 from konnectivity.net.h2 import H2Protocol, H2Settings
+from konnectivity.observe import logs
+from konnectivity.server.certificates import CertificateGate
+from konnectivity.server.departures import Departures
 from konnectivity.server.exchange import Exchange
 from konnectivity.server.frontend_connect import HEAD_LIMIT, ConnectFrontend
 from konnectivity.server.frontend_grpc import GrpcFrontend
@@ -19,18 +22,29 @@ from konnectivity.server.unimplemented import unimplemented
 from konnectivity.wire import grpc
 from konnectivity.wire.frames import PREFACE
 
+log = logs.get(__name__)
+
 ENOUGH: Final = 3
 """Bytes that tell HTTP/2's `PRI` from every other method."""
 
 
 class Frontends:
-    """Makes and keeps the frontend connections of one server."""
+    """Makes and keeps the frontend connections of one server. `gate` admits their peers."""
 
-    def __init__(self, exchange: Exchange, *, modes: frozenset[str], h2: H2Settings) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        modes: frozenset[str],
+        h2: H2Settings,
+        gate: CertificateGate | None = None,
+    ) -> None:
         self._exchange = exchange
         self._modes = modes
         self._h2 = h2
+        self._gate = gate or CertificateGate(())
         self._heads = Deadlines(HEAD_LIMIT)
+        self.departures = Departures()
         self._grpc: set[H2Protocol] = set()
         self._connect: set[ConnectFrontend] = set()
         self._undecided: set[_Undecided] = set()
@@ -49,13 +63,20 @@ class Frontends:
 
     def accept_connect(self) -> ConnectFrontend:
         """A connection that must speak HTTP/1.1."""
-        return ConnectFrontend(self._exchange, self._connect, self._heads)
+        return ConnectFrontend(
+            self._exchange, self._connect, self._heads, self.departures, self._gate
+        )
 
     # Owner (net/h2.py)
 
     def call_received(self, call: Call) -> None:
         """A frontend opened a call."""
-        if call.path == grpc.PROXY:
+        if refusal := self._gate.refusal(call.transport):
+            log.summarised(
+                ("refused", refusal), "Frontend refused", address=call.peer, cause=refusal
+            )
+            call.refuse(grpc.PERMISSION_DENIED, refusal)
+        elif call.path == grpc.PROXY:
             call.handler = GrpcFrontend(call, self._exchange)
         else:
             unimplemented(call, grpc.PROXY)
@@ -83,10 +104,19 @@ class Frontends:
         for connection in list(self._grpc):
             connection.close("the server is stopping")
         for client in list(self._connect):
-            client.shut_down()
+            if not client.ending:
+                client.shut_down()
         self._heads.close()
+        self.departures.close()
         for newcomer in list(self._undecided):
             newcomer.shut_down()
+
+    def abort(self) -> None:
+        """Drop what has not taken its last bytes."""
+        for connection in list(self._grpc):
+            connection.abort()
+        for client in list(self._connect):
+            client.shut_down()
 
 
 class _Undecided(asyncio.Protocol):

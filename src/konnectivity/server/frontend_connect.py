@@ -13,10 +13,13 @@ from konnectivity.errors import Http1Error
 from konnectivity.net import tcp
 from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.observe import logs
+from konnectivity.server.certificates import CertificateGate
+from konnectivity.server.departures import Departures
 from konnectivity.server.exchange import Exchange
 from konnectivity.server.first_bytes import FirstBytes
 from konnectivity.tunnel.reason import Failure, Reason, Refusal
 from konnectivity.tunnel.server import ServerTunnel
+from konnectivity.tunnel.server_packets import BUSY
 from konnectivity.wire import http1
 
 log = logs.get(__name__)
@@ -34,10 +37,19 @@ _REFUSE_METHOD: Final = "this proxy only supports CONNECT passthrough\n"
 class ConnectFrontend(asyncio.Protocol):
     """One client connection. It is the tunnel's `Frontend`."""
 
+    mode = "http-connect"
+
     def __init__(
-        self, exchange: Exchange, connections: set[ConnectFrontend], heads: Deadlines
+        self,
+        exchange: Exchange,
+        connections: set[ConnectFrontend],
+        heads: Deadlines,
+        departures: Departures,
+        gate: CertificateGate,
     ) -> None:
         self.slow = False
+        self._departures = departures
+        self._has_departed = False
         self._exchange = exchange
         self._connections = connections
         self._loop = asyncio.get_running_loop()
@@ -47,8 +59,10 @@ class ConnectFrontend(asyncio.Protocol):
         self._tunnel: ServerTunnel | None = None
         self._transport: asyncio.Transport | None = None
         self._heads = heads
+        self._gate = gate
         self._timer: Deadline | None = None
         self._first: FirstBytes | None = None
+        self._waiting = 0.0
 
     # From the transport
 
@@ -57,7 +71,6 @@ class ConnectFrontend(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH)
         self._connections.add(self)
-        self._exchange.counters.http_connections += 1
         self._timer = self._heads.start(self._head_expired)
 
     def data_received(self, data: bytes) -> None:
@@ -80,23 +93,33 @@ class ConnectFrontend(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client reads slowly."""
         self.slow = True
+        self._waiting = self._exchange.counters.waits.begin()
 
     def resume_writing(self) -> None:
         """The client took what waited."""
         self.slow = False
+        self._wait_over()
         if self._tunnel is not None:
             self._tunnel.caught_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: give up its dial or close its tunnel."""
         self._stop_timer()
+        self._departures.paused.discard(self)
         self._connections.discard(self)
-        self._exchange.counters.http_connections -= 1
+        if self._request is not None:
+            self._exchange.counters.http_connections -= 1
+        self._wait_over()
         if self._first is not None:
             self._first.drop()
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is not None:
             tunnel.leave()
+
+    def _wait_over(self) -> None:
+        if self._waiting:
+            self._exchange.counters.waits.end(self._waiting)
+            self._waiting = 0.0
 
     # The request
 
@@ -114,7 +137,9 @@ class ConnectFrontend(asyncio.Protocol):
                 self._buffer = request.rest
                 self._take_request(request)
         except Http1Error as error:
-            log.warning("Bad CONNECT request", status=error.status, error=str(error))
+            log.summarised(
+                "bad request", "Bad CONNECT request", status=error.status, error=str(error)
+            )
             self._answer(error.status, _reason(error.status), f"{error}\n")
             self._close()
 
@@ -127,7 +152,15 @@ class ConnectFrontend(asyncio.Protocol):
                 self._close()
             return
         self._request = request
+        self._exchange.counters.http_connections += 1
         self._stop_timer()
+        if refusal := self._gate.refusal(self._transport):
+            log.summarised(
+                ("refused", refusal), "Frontend refused", address=self.peer, cause=refusal
+            )
+            self._answer(403, "Forbidden", f"{refusal}\n")
+            self._close()
+            return
         self._tunnel = self._exchange.dial(self, address=request.destination)
 
     def _answer(self, status: int, reason: str, body: str, *extra: tuple[str, str]) -> None:
@@ -135,11 +168,16 @@ class ConnectFrontend(asyncio.Protocol):
         self._write(http1.response(status, reason, body, fields=(_TEXT, *extra, length)))
 
     def _head_expired(self) -> None:
-        log.warning("No complete CONNECT request in time", seconds=HEAD_LIMIT)
+        log.summarised("late", "No complete CONNECT request in time", seconds=HEAD_LIMIT)
         self._answer(408, "Request Timeout", "no complete request in time\n")
         self._close()
 
-    # Frontend (tunnel/server.py)
+    # Caller (exchange.py), Frontend (tunnel/server.py)
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return tcp.peer_name(self._transport) if self._transport is not None else ""
 
     @property
     def unsent(self) -> int:
@@ -193,13 +231,34 @@ class ConnectFrontend(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Let the client's socket fill."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        if self._transport is None or self._transport.is_closing() or self._has_departed:
+            return
+        self._transport.pause_reading()
+        self._departures.watch(self)
 
     def resume_reading(self) -> None:
         """Read on."""
+        self._departures.paused.discard(self)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    # Client (server/departures.py)
+
+    def descriptor(self) -> int:
+        """The socket's number."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return sock.fileno() if sock is not None else -1
+
+    def departed(self) -> None:
+        """Nothing more comes but what the kernel holds: read it, pausing no more, to the end."""
+        self._has_departed = True
+        self.resume_reading()
+
+    @property
+    def ending(self) -> bool:
+        """Whether it closes by itself, behind what was written."""
+        over = self._tunnel is None and self._first is not None
+        return over or self._transport is None or self._transport.is_closing()
 
     def shut_down(self) -> None:
         """Close now, with a reset."""
@@ -235,7 +294,7 @@ def refusal_response(refusal: Refusal) -> bytes:
         case Failure.BACKEND_CLOSE:
             body = f"Backend context error: {text}\r\n"
             return http1.response(502, "Bad Gateway", body, fields=(_TEXT,))
-        case Failure.LIMIT | Failure.DUPLICATE:
+        case Failure.LIMIT | Failure.DUPLICATE | Failure.SHUTDOWN:
             fields = (("Connection", "close"), _TEXT)
             return http1.response(503, "Service Unavailable", text, fields=fields)
     status = dial_status(text)
@@ -247,7 +306,7 @@ def dial_status(text: str) -> int:
     lower = text.lower()
     if "timeout" in lower or "deadline exceeded" in lower:
         return 504
-    return 503 if "too many open files" in lower else 502
+    return 503 if any(text in lower for text in BUSY) else 502
 
 
 def _reason(status: int) -> str:

@@ -18,7 +18,7 @@ from konnectivity.tunnel.server import ServerTunnel, State
 from konnectivity.wire import grpc, packet
 from konnectivity.wire.events import Headers
 from konnectivity.wire.grpc import Oversized
-from konnectivity.wire.packet import Packet
+from konnectivity.wire.packet import DATA, Packet
 
 log = logs.get(__name__)
 
@@ -28,11 +28,28 @@ MISMATCH = "mismatched connection IDs"
 class GrpcFrontend:
     """One `Proxy` call. It is the call's handler and the tunnel's `Frontend`."""
 
-    __slots__ = ("_call", "_dial_id", "_exchange", "_first", "_prefix", "_tunnel")
+    __slots__ = (
+        "_call",
+        "_dial_id",
+        "_exchange",
+        "_first",
+        "_prefix",
+        "_received",
+        "_sent",
+        "_tunnel",
+        "_waiting",
+        "slow",
+    )
+
+    mode = "grpc"
 
     def __init__(self, call: Call, exchange: Exchange) -> None:
+        self.slow = False
         self._call = call
         self._exchange = exchange
+        self._received = exchange.counters.packets_from_clients
+        self._sent = exchange.counters.packets_to_clients
+        self._waiting = 0.0
         self._tunnel: ServerTunnel | None = None
         self._dial_id: int | None = None
         self._prefix = b""
@@ -53,9 +70,11 @@ class GrpcFrontend:
         hot = packet.peek_data(message)
         if hot is not None:
             connect_id, start = hot
+            self._received[DATA] += 1
             self._data(connect_id, bytes(message[start:]))
             return
         item = packet.decode(message)
+        self._received[item.type if item.type in packet.NAMES else packet.UNKNOWN] += 1
         match item.type:
             case packet.DATA:
                 self._data(item.connect_id, item.data)
@@ -70,6 +89,8 @@ class GrpcFrontend:
 
     def writable(self) -> None:
         """The frontend took what waited."""
+        self.slow = False
+        self._wait_over()
         if self._tunnel is not None:
             self._tunnel.caught_up()
 
@@ -80,7 +101,14 @@ class GrpcFrontend:
 
     def ended(self, error: RpcError | None) -> None:
         """The call is over."""
-        self._exchange.counters.open_calls["Proxy"] -= 1
+        counters, tunnel = self._exchange.counters, self._tunnel
+        counters.open_calls["Proxy"] -= 1
+        if error is not None:
+            if tunnel is not None and tunnel.reason is Reason.OVERFLOW:
+                counters.stream_error("to_client", error, "DATA")
+            else:
+                counters.stream_error("from_client", error)
+        self._wait_over()
         self._leave()
 
     def _leave(self) -> None:
@@ -117,7 +145,8 @@ class GrpcFrontend:
 
     def _mismatch(self, tunnel: ServerTunnel, connect_id: int) -> None:
         """Upstream closes both ids; ours closes only the one that this call owns (W15)."""
-        log.warning(
+        log.summarised(
+            "foreign id",
             "Frontend used a foreign connectID",
             connectionID=connect_id,
             own=tunnel.connect_id,
@@ -154,16 +183,16 @@ class GrpcFrontend:
     def _oversized(self, message: Oversized) -> None:
         """End this tunnel with a clear error; other calls of the connection go on (W13)."""
         text = f"a packet of {message.size} bytes, the limit is {grpc.MAX_MESSAGE}"
-        log.warning("Frontend sent an oversized packet", bytes=message.size)
+        log.summarised("oversized", "Frontend sent an oversized packet", bytes=message.size)
         self._leave()
         self._call.finish(grpc.RESOURCE_EXHAUSTED, text)
 
-    # Frontend (tunnel/server.py)
+    # Caller (exchange.py), Frontend (tunnel/server.py)
 
     @property
-    def slow(self) -> bool:
-        """Whether packets pile up in front of the frontend; held first bytes do, too."""
-        return self._call.full or (self._first is not None and not self._first.open)
+    def peer(self) -> str:
+        """The address of the call's connection."""
+        return self._call.peer
 
     @property
     def unsent(self) -> int:
@@ -182,17 +211,33 @@ class GrpcFrontend:
         if first is None or first.open:
             self._write(data)
         else:
+            self.slow = True  # what is held back here must not earn the agent new credit
             first.hold(data)
 
     def _release(self, held: bytes) -> None:
+        self.slow = False
         size = self._exchange.limits.packet  # held bytes may be many, a message may not
         for at in range(0, len(held), size):
             self._write(held[at : at + size])
-        if not self._call.full and self._tunnel is not None:
+        if not self.slow and self._tunnel is not None:
             self._tunnel.caught_up()
 
     def _write(self, data: bytes) -> None:
-        self._call.send(packet.data_head(self._prefix, len(data)) + data)
+        call = self._call
+        self._sent[DATA] += 1
+        call.send(packet.data_head(self._prefix, len(data)) + data)
+        if call.full:
+            self._wait()
+
+    def _wait(self) -> None:
+        self.slow = True
+        if not self._waiting:
+            self._waiting = self._exchange.counters.waits.begin()
+
+    def _wait_over(self) -> None:
+        if self._waiting:
+            self._exchange.counters.waits.end(self._waiting)
+            self._waiting = 0.0
 
     def refused(self, refusal: Refusal) -> None:
         """DIAL_RSP with the error, or the agent's DIAL_CLS passed on."""
@@ -219,6 +264,7 @@ class GrpcFrontend:
         self._call.resume_reading()
 
     def _send(self, item: Packet) -> None:
+        self._sent[item.type] += 1
         self._call.send(grpc.message(packet.encode(item)))
 
     def _send_closed(self, connect_id: int, error: str) -> None:

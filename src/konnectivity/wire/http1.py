@@ -25,6 +25,9 @@ _LENGTH: Final = re.compile(r"[0-9]{1,18}\Z")
 _STATUS_START: Final = b"HTTP/1."
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: ([\x20-\x7e\x80-\xff]*))?\Z")
 
+# The whole head of kube-apiserver's requests: most are read by this alone.
+_PLAIN: Final = re.compile(rb"CONNECT ([!-~]+) HTTP/1\.1\r\nHost: ([!-~]*)\r\n\r\n")
+
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 
 
@@ -104,6 +107,11 @@ def parse_request(buffer: bytes, *, limit: int = MAX_HEAD) -> Request | None:
     Raises:
         Http1Error: malformed (400), too large (431), or another version of HTTP (505).
     """
+    plain = _PLAIN.match(buffer)
+    if plain is not None and plain.end() - 4 <= limit:
+        target, host = plain[1].decode(), plain[2].decode()
+        rest = buffer[plain.end() :]
+        return Request("CONNECT", target, host, 1, (("host", host),), rest)
     split = _split(buffer, limit)
     if split is None:
         _refuse_early(buffer)
