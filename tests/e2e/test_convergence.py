@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.e2e.conftest import StartServer, until
 from tests.e2e.fleet import Fleet
+from tests.e2e.soak import soaking
 from tests.net.authority import Authority
 from tests.peers.endpoint import Endpoint
 from tests.peers.frontend import ConnectClient, ping
@@ -25,7 +26,6 @@ from konnectivity.server.app import Server
 from konnectivity.tunnel.budget import TunnelLimits
 
 AGENTS = 5
-STORM = 200
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 
 
@@ -57,7 +57,7 @@ async def serves(server: Server, endpoint: Endpoint) -> bool:
 async def test_a_server_that_fails_is_replaced_at_every_agent_by_chance(
     fleet: Fleet, echoing: Endpoint
 ) -> None:
-    """Scenario 21."""
+    """Scenario 21, experiment 4."""
     for number in (1, 2, 3):
         await fleet.start_server(f"s{number}", server_count=3)
     for number in range(AGENTS):
@@ -74,6 +74,7 @@ async def test_a_server_that_fails_is_replaced_at_every_agent_by_chance(
 async def test_one_server_becomes_three_and_one_again_without_a_lottery(
     fleet: Fleet, api: KubeApi, folder: Path, echoing: Endpoint
 ) -> None:
+    """Experiment 4, growing and shrinking."""
     config = {"kubeconfig": str(api.kubeconfig(folder))}
     leasing = config | {"enable_lease_controller": True, "advertised": True}
     await fleet.start_server("s1", **leasing)
@@ -124,7 +125,9 @@ async def test_w59_servers_that_disagree_are_all_found_whoever_is_met_last(fleet
 # Storms
 
 
+@soaking(short=200, long=2000)
 async def test_w58_a_storm_of_agents_costs_a_token_review_for_each_and_no_more(
+    much: int,
     start_server: StartServer,
     exits: AsyncExitStack,
     api: KubeApi,
@@ -132,6 +135,7 @@ async def test_w58_a_storm_of_agents_costs_a_token_review_for_each_and_no_more(
     authority: Authority,
     server_options: dict[str, Any],
 ) -> None:
+    """Experiment 7."""
     reviewed: list[str] = []
 
     def review(spec: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +158,7 @@ async def test_w58_a_storm_of_agents_costs_a_token_review_for_each_and_no_more(
     server = await start_server(**options)
     context = tls.client_context(authority.bundle, alpn=["h2"], insist_on_alpn=True)
     agents = []
-    for number in range(STORM):
+    for number in range(much):
         token = folder / f"token-{number}"
         token.write_text(f"token-{number}")
         agent = Connections(
@@ -175,10 +179,10 @@ async def test_w58_a_storm_of_agents_costs_a_token_review_for_each_and_no_more(
         task = asyncio.create_task(agent.run())
         exits.push_async_callback(asyncio.wait, {task})
         exits.callback(task.cancel)
-    async with asyncio.timeout(20):
-        while len(server.exchange.backends) < STORM:  # noqa: ASYNC110 - a count
+    async with asyncio.timeout(much / 10):
+        while len(server.exchange.backends) < much:  # noqa: ASYNC110 - a count
             await asyncio.sleep(0.05)
     await asyncio.sleep(2)  # duplicates come and go
-    assert len(reviewed) == STORM
-    assert len(set(reviewed)) == STORM
-    assert len(api.asked("POST", REVIEWS)) == STORM
+    assert len(reviewed) == much
+    assert len(set(reviewed)) == much
+    assert len(api.asked("POST", REVIEWS)) == much

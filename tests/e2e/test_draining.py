@@ -21,6 +21,7 @@ from tests.e2e.conftest import (
     until,
 )
 from tests.e2e.test_scenarios import get
+from tests.e2e.soak import soaking
 from tests.peers import schema
 from tests.peers.endpoint import Endpoint, full_backlog
 from tests.peers.frontend import ConnectClient, ping, read_all
@@ -149,7 +150,9 @@ async def test_w40_a_draining_agent_that_loses_its_server_comes_back_and_still_d
     await again.dial(echoing.address)
 
 
+@soaking(short=1, long=20)
 async def test_draining_under_load_fails_no_dial_and_keeps_a_live_tunnel(
+    much: float,
     start_pair: StartPair,
     start_agent: StartAgent,
     open_tunnel: OpenTunnel,
@@ -181,7 +184,7 @@ async def test_draining_under_load_fails_no_dial_and_keeps_a_live_tunnel(
     async with unharmed(live):
         await asyncio.sleep(0.3)
         leaving = asyncio.create_task(pair.agent.drain())
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(much)
     assert not leaving.done()
     await live.close()
     await leaving

@@ -19,20 +19,12 @@ from typing import Any
 
 import pytest
 from tests.e2e.conftest import MODES, OpenTunnel, Pair, StartEndpoint, unharmed, until
+from tests.e2e.soak import SECONDS, soaking
 from tests.peers.endpoint import Endpoint, pour
 from tests.peers.frontend import ConnectClient, GrpcClient, GrpcTunnel, Tunnel, ping
 from tests.peers.leaks import descriptors
 
-SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "3600"))
 PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def soaking(short: float, long: float) -> pytest.MarkDecorator:
-    """Run with the short value always, with the long one under `make soak`."""
-    patient = [pytest.mark.soak, pytest.mark.timeout(0)]
-    return pytest.mark.parametrize(
-        "much", [pytest.param(short, id="short"), pytest.param(long, id="long", marks=patient)]
-    )
 
 
 @soaking(short=20, long=199)
@@ -57,7 +49,7 @@ async def test_one_stalled_reader_leaves_all_others_their_round_trips(
     assert pair.server.exchange.budget.overflows == 0
 
 
-@soaking(short=1.5, long=SOAK_SECONDS)
+@soaking(short=1.5, long=SECONDS)
 async def test_tunnels_that_come_and_go_leave_nothing_behind(
     much: float,
     pair: Pair,

@@ -22,6 +22,7 @@ from tests.e2e.conftest import (
     unharmed,
     until,
 )
+from tests.e2e.soak import soaking
 from tests.peers import schema
 from tests.peers.agent import FakeAgent
 from tests.peers.endpoint import Endpoint, full_backlog
@@ -193,7 +194,9 @@ async def test_w25_dials_that_run_out_of_time_on_a_blocked_agent_cut_none_of_its
     await uploading
 
 
+@soaking(short=3, long=10)
 async def test_dials_into_a_black_hole_leave_nothing_and_delay_nobody(
+    much: int,
     pair: Pair,
     open_tunnel: OpenTunnel,
     http_connect: ConnectClient,
@@ -205,7 +208,7 @@ async def test_dials_into_a_black_hole_leave_nothing_and_delay_nobody(
     monkeypatch.setattr(limits, "limit", 0.3)
     bystander = await open_tunnel("grpc", echoing.address)
     async with full_backlog() as nowhere, unharmed(bystander):
-        for _ in range(3):
+        for _ in range(much):
             answers = asyncio.gather(*(http_connect.answer_to(nowhere) for _ in range(100)))
             leaving = [await http_connect.ask(nowhere) for _ in range(100)]
             await asyncio.sleep(0.1)
@@ -215,8 +218,8 @@ async def test_dials_into_a_black_hole_leave_nothing_and_delay_nobody(
                 assert b"i/o timeout" in answer
             await until(lambda: tables(pair) == [0, 1, 0, 1])
     failures = pair.server.exchange.counters.dial_failures
-    assert failures.total() == 600
-    assert failures["error_response"] + failures["frontend_close"] == 600
+    assert failures.total() == 200 * much
+    assert failures["error_response"] + failures["frontend_close"] == 200 * much
 
 
 def tables(pair: Pair) -> list[int]:

@@ -8,6 +8,8 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Final, TypeVar
 
+from konnectivity.net.memory import keep_read_buffers
+
 T = TypeVar("T")
 
 GC_THRESHOLDS: Final = (20_000, 20, 50)
@@ -24,6 +26,7 @@ def run(main: Callable[[], Coroutine[object, object, T]]) -> T:
         from uvloop import new_event_loop as factory
     except ImportError:
         factory = asyncio.new_event_loop
+    keep_read_buffers()
     with asyncio.Runner(loop_factory=factory) as runner:
         # What start-up made lives as long as the process: keep the collector off it.
         gc.collect()
