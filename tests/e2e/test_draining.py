@@ -20,8 +20,8 @@ from tests.e2e.conftest import (
     unharmed,
     until,
 )
-from tests.e2e.test_scenarios import get
 from tests.e2e.soak import soaking
+from tests.e2e.test_scenarios import get
 from tests.peers import schema
 from tests.peers.endpoint import Endpoint, full_backlog
 from tests.peers.frontend import ConnectClient, ping, read_all
