@@ -20,6 +20,7 @@ from tests.peers.endpoint import Endpoint
 from tests.peers.frontend import ping
 from tests.peers.ports import free_port
 from tests.peers.program import flags
+from tests.peers.tool import require
 
 from konnectivity.net.proxy import Proxy, choose_proxy
 
@@ -199,6 +200,7 @@ async def test_a_server_that_knows_none_of_our_protocols_is_told_apart(
 @asynccontextmanager
 async def openssl(*argv: str) -> AsyncIterator[int]:
     """A server of another make; yields its port."""
+    require("openssl")
     port = free_port()
     process = await asyncio.create_subprocess_exec(
         *("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-quiet", *argv),

@@ -1,4 +1,4 @@
-"""Programs of other people, from the machine's packages: curl, nghttp, h2load."""
+"""Programs of other people, from the machine's packages: curl, nghttp, h2load, openssl."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ import shutil
 import pytest
 from tests.peers.streams import PATIENCE
 
-PACKAGES = {"curl": "curl", "nghttp": "nghttp2-client", "h2load": "nghttp2-client"}
+PACKAGES = {
+    "curl": "curl",
+    "nghttp": "nghttp2-client",
+    "h2load": "nghttp2-client",
+    "openssl": "openssl",
+}
 
 
-async def run(program: str, *arguments: str) -> str:
-    """What a program printed, once it ended with status 0.
-
-    Where it is not installed the test is skipped, but not in CI: there it fails.
-    """
+def require(program: str) -> None:
+    """Skip the test where a program is not installed, but not in CI: there it fails."""
     if shutil.which(program) is None:
         missing = f"{program} is missing, install the package {PACKAGES[program]}"
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
+
+
+async def run(program: str, *arguments: str) -> str:
+    """What a program printed, once it ended with status 0. Skips as `require`."""
+    require(program)
     process = await asyncio.create_subprocess_exec(
         program,
         *arguments,
