@@ -263,6 +263,26 @@ async def test_an_api_that_is_away_is_named_with_the_systems_words(
         assert await names(client) == []
 
 
+async def test_a_failure_right_behind_another_answer_is_not_taken_for_it(
+    api: KubeApi, folder: Path
+) -> None:
+    async with client_of(api, folder) as client:
+        api.faults.append(Fault(status=404, message="no such lease"))
+
+        async def ask_twice() -> None:
+            try:
+                await names(client)
+            except failures():
+                await api.stop()
+                await names(client)
+
+        with pytest.raises(failures()) as caught:
+            await ask_twice()
+        assert describe(caught.value).startswith(f"{api.url}: ")
+        assert "no such lease" not in describe(caught.value)
+        assert "404" not in describe(caught.value)
+
+
 @pytest.mark.parametrize(
     ("answer", "text"),
     [

@@ -118,6 +118,16 @@ def test_lines_of_other_libraries_keep_their_text_on_one_line(
     assert texts(capsys.readouterr().err) == [r"slow: a\nb"]
 
 
+def test_what_other_libraries_tell_of_their_daily_work_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    setup()
+    logging.getLogger("some.library").info("HTTP Request: GET")
+    logging.getLogger("some.library").warning("trouble")
+    assert "HTTP Request" not in (written := capsys.readouterr().err)
+    assert "trouble" in written
+
+
 def test_values_within_a_message_are_shown_like_others(capsys: pytest.CaptureFixture[str]) -> None:
     setup()
     below = logging.getLogger("konnectivity.net.h2")

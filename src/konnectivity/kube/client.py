@@ -161,9 +161,14 @@ def _target(error: httpx2.HTTPError) -> str:
 
 
 def _deepest(error: BaseException) -> BaseException:
-    """The cause that says most: the libraries wrap the system's words several times."""
+    """The cause that says most: the libraries wrap the system's words several times.
+
+    An answer of the API is no cause of theirs: it was to the request before this one.
+    """
+    from httpx2 import HTTPStatusError
+
     inner: BaseException | None = error
-    while inner is not None:
+    while inner is not None and not isinstance(inner, HTTPStatusError):
         error = inner
         inner = error.__cause__ or error.__context__
         if isinstance(error, BaseExceptionGroup):

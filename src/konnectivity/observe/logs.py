@@ -113,7 +113,7 @@ def setup(options: LogOptions) -> None:
     _handlers[:] = [*handlers, _ring]
     for handler in _handlers:
         logging.root.addHandler(handler)
-    logging.root.setLevel(logging.INFO)  # of other libraries
+    logging.root.setLevel(logging.WARNING)  # of other libraries: httpx2 tells of each request
     logging.getLogger(PACKAGE).setLevel(_threshold(options.v))
     _vmodule[:] = [(pattern, max(level, options.v)) for pattern, level in options.vmodule]
     for logger in list(logging.root.manager.loggerDict.values()):
