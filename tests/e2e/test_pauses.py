@@ -37,7 +37,7 @@ BLOCKS = 64
 """Together more than every buffer on the way."""
 WHOLE = hashlib.sha256(BLOCK * BLOCKS).digest()
 PAUSE = 1.0
-SMALL = TunnelLimits(queue=2 << 20, process=6 << 20)
+SMALL = TunnelLimits(queue=2 << 20, throttle=512 << 10, process=6 << 20)
 PACKET = bytes(64 << 10)
 
 
@@ -116,6 +116,44 @@ async def test_w06_with_a_stock_agent_only_the_tunnel_that_is_not_read_ends(
     assert server.exchange.counters.tunnels_ended == {"overflow": 1}
     await bystander.write(b"still here")
     assert (await agent.expect(schema.DATA)).data.data == b"still here"
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_w06_with_a_stock_agent_a_reader_that_is_slow_but_reads_gets_everything(
+    mode: str,
+    start_server: StartServer,
+    connect_agent: ConnectAgent,
+    open_tunnel: OpenTunnel,
+) -> None:
+    server = await start_server(limits=SMALL)
+    agent = await connect_agent()
+    slow, slow_id = await dial_through(agent, open_tunnel, mode)
+    bystander, bystander_id = await dial_through(agent, open_tunnel, mode)
+    total, turn = 8 * SMALL.queue, asyncio.Lock()
+
+    async def send() -> None:
+        for _ in range(total // len(PACKET)):
+            async with turn:
+                await agent.send(schema.data(slow_id, PACKET))
+
+    async def tick() -> None:
+        for _ in range(20):
+            async with turn:
+                await agent.send(schema.data(bystander_id, b"tick"))
+            async with asyncio.timeout(2):
+                assert await bystander.read() == b"tick"
+            await asyncio.sleep(0.05)
+
+    sending, ticking = asyncio.create_task(send()), asyncio.create_task(tick())
+    received = 0
+    while received < total and (content := await slow.read()):
+        received += len(content)
+        await asyncio.sleep(0.004)
+    assert received == total
+    await sending
+    await ticking
+    assert server.exchange.budget.overflows == 0
+    assert server.exchange.counters.established == 2
 
 
 async def dial_through(agent: FakeAgent, open_tunnel: OpenTunnel, mode: str) -> tuple[Tunnel, int]:

@@ -22,6 +22,7 @@ from konnectivity.net.connect import CONNECT_TIMEOUT, Resolve, connect_server
 from konnectivity.net.grpc import Call
 from konnectivity.net.h2 import H2Protocol, H2Settings
 from konnectivity.net.proxy import Proxy, connect_through
+from konnectivity.net.throttle import Throttle
 from konnectivity.observe import logs
 from konnectivity.observe.journal import VERSION_KEY, PeerRecord, announced, certificate_of
 from konnectivity.tunnel.agent_packets import EndpointDialer, PacketLink
@@ -94,6 +95,7 @@ class ServerLink:
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the cause, when the link is over."""
         self.packets: PacketLink | None = None
+        self._throttle: Throttle | None = None
         self.error: RpcError | None = None
         """What broke it, once it is over; None: one side said goodbye."""
         self._said_goodbye = False
@@ -227,12 +229,14 @@ class ServerLink:
             return
         self._version = announced(headers, VERSION_KEY)
         self._credit = bool(grpc.metadata_values(headers, CREDIT_KEY))
+        self._throttle = None if self._credit else Throttle(self._call)
         self.packets = PacketLink(
             self._call,
             self._dialer,
             credit=self._credit,
             limits=self._options.limits,
             budget=self._budget,
+            throttle=self._throttle,
         )
         if not self._answer.done():
             self._answer.set_result(headers)
@@ -259,6 +263,8 @@ class ServerLink:
             self._answer.exception()  # nobody may be waiting any more
         if self.packets is not None:
             self.packets.lost()
+        if self._throttle is not None:
+            self._throttle.close()
         if not self.closed.done():
             self.closed.set_result(cause)
         if self._h2 is not None:

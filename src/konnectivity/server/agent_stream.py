@@ -16,6 +16,7 @@ from typing import Final
 from konnectivity import __version__
 from konnectivity.errors import RpcError
 from konnectivity.net.grpc import Call
+from konnectivity.net.throttle import Throttle
 from konnectivity.observe import logs
 from konnectivity.observe.journal import VERSION_KEY, PeerRecord, announced, certificate_of
 from konnectivity.server.exchange import Exchange
@@ -68,7 +69,15 @@ class AgentStream:
     `answer` is the response metadata, which leaves before the agent is entered.
     """
 
-    __slots__ = ("_agent_id", "_backend", "_call", "_exchange", "_life", "keeps_tunnels")
+    __slots__ = (
+        "_agent_id",
+        "_backend",
+        "_call",
+        "_exchange",
+        "_life",
+        "_throttle",
+        "keeps_tunnels",
+    )
 
     def __init__(
         self, applicant: Applicant, exchange: Exchange, answer: list[tuple[str, str]]
@@ -83,6 +92,7 @@ class AgentStream:
         self._exchange = exchange
         self._agent_id = agent_id
         self._life: asyncio.Task[None] | None = None
+        self._throttle = None if credit else Throttle(call)
         self._backend = PacketBackend(
             call,
             agent_id=agent_id,
@@ -90,6 +100,7 @@ class AgentStream:
             credit=credit,
             limits=exchange.limits,
             budget=exchange.budget,
+            throttle=self._throttle,
         )
         exchange.counters.open_calls["Connect"] += 1
         exchange.counters.agent_connected(self._backend)
@@ -159,6 +170,8 @@ class AgentStream:
         self._exchange.backends.remove(self._backend)
         tunnels = len(self._backend.tunnels)
         self._backend.lost()
+        if self._throttle is not None:
+            self._throttle.close()
         self._exchange.counters.agent_gone(self._backend, error)
         cause = str(error.message if error else "it said goodbye")
         self._exchange.journal.disconnected(self._backend, cause, tunnels=tunnels)

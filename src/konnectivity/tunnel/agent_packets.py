@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from konnectivity.errors import PacketError
 from konnectivity.tunnel.agent import AgentTunnel
 from konnectivity.tunnel.budget import Budget, TunnelLimits
-from konnectivity.tunnel.intake import Intake
+from konnectivity.tunnel.intake import Intake, Throttling
 from konnectivity.tunnel.outbox import Lane, Link, Outbox
 from konnectivity.tunnel.reason import Reason
 from konnectivity.wire import packet
@@ -43,6 +43,7 @@ class PacketLink:
         credit: bool,
         limits: TunnelLimits,
         budget: Budget,
+        throttle: Throttling | None = None,
     ) -> None:
         self.outbox = Outbox(link)
         self.pending: dict[int, AgentTunnel] = {}
@@ -55,6 +56,7 @@ class PacketLink:
         self._credit = credit
         self._limits = limits
         self._budget = budget
+        self._throttle = throttle
         self._last_id = 0
         self._stopping = False
 
@@ -76,6 +78,7 @@ class PacketLink:
                 budget=self._budget,
                 grant=grant if self._credit else None,
                 tunnel=tunnel,
+                throttle=self._throttle,
             )
         credit = self._limits.credit if self._credit else None
         tunnel.lane = Lane(connect_id, credit, tunnel.resume)

@@ -18,6 +18,8 @@ class TunnelLimits:
     """What a tunnel of our own peer may have under way before its reader has taken any."""
     queue: int = 16 << 20
     """What one tunnel may hold for a slow reader when the peer knows no credit: then it ends."""
+    throttle: int = 4 << 20
+    """Above this the peer that knows no credit is slowed, a moment at a time."""
     process: int = 256 << 20
     """The same for all tunnels of the process together."""
     pending_dials: int = 4096

@@ -2,7 +2,8 @@
 
 While the sink keeps up, credit goes back to the peer at once. While it does not, credit is
 withheld: a peer of our own stops, and its endpoint's or frontend's socket with it. A stock peer
-knows no credit; what it sends is held up to the limits, then this one tunnel ends.
+knows no credit; what it sends is held, and the peer is slowed a little (`Throttling`), up to the
+limits, then this one tunnel ends.
 """
 
 from __future__ import annotations
@@ -28,6 +29,16 @@ class Sink(Protocol):
         """Take `data`. Never blocks."""
 
 
+class Throttling(Protocol):
+    """Who slows a peer that knows no credit, as the shell offers it."""
+
+    def hold(self, intake: Intake) -> None:
+        """`intake` is behind, and more came for it."""
+
+    def drop(self, intake: Intake) -> None:
+        """It no longer is."""
+
+
 class Overflowing(Protocol):
     """The tunnel of an intake."""
 
@@ -38,7 +49,17 @@ class Overflowing(Protocol):
 class Intake:
     """Counts what one sink has taken, on behalf of its tunnel."""
 
-    __slots__ = ("_budget", "_grant", "_held", "_limits", "_owed", "_tunnel", "bytes", "sink")
+    __slots__ = (
+        "_budget",
+        "_grant",
+        "_held",
+        "_limits",
+        "_owed",
+        "_throttle",
+        "_tunnel",
+        "bytes",
+        "sink",
+    )
 
     def __init__(
         self,
@@ -48,8 +69,10 @@ class Intake:
         budget: Budget,
         grant: Callable[[int], None] | None,
         tunnel: Overflowing,
+        throttle: Throttling | None = None,
     ) -> None:
         self.sink = sink
+        self._throttle = throttle
         self._tunnel: Overflowing | None = tunnel
         self.bytes = 0
         """Passed on so far."""
@@ -77,9 +100,16 @@ class Intake:
                 self._grant(owed)
         return True
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the sink has not taken."""
+        return self.sink.unsent
+
     def _hold(self) -> bool:
         unsent = self.sink.unsent
         self._hold_now(unsent)
+        if self._throttle is not None and unsent > self._limits.throttle:
+            self._throttle.hold(self)
         # A peer that honours credit cannot pass `credit` plus one chunk; a cheat can.
         limit = self._limits.queue if self._grant is None else self._limits.credit * 2
         budget = self._budget
@@ -103,6 +133,8 @@ class Intake:
     def caught_up(self) -> None:
         """The sink has room again: let the peer go on."""
         self._hold_now(0)
+        if self._throttle is not None:
+            self._throttle.drop(self)
         owed, self._owed = self._owed, 0
         if owed and self._grant is not None:
             self._grant(owed)
@@ -110,5 +142,8 @@ class Intake:
     def release(self) -> None:
         """The tunnel is over: nothing is held on its behalf any more."""
         self._hold_now(0)
+        if self._throttle is not None:
+            self._throttle.drop(self)
+            self._throttle = None
         self._grant = None
         self._tunnel = None

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from konnectivity.errors import PacketError
 from konnectivity.tunnel.budget import Budget, TunnelLimits
 from konnectivity.tunnel.identifiers import Identifiers
-from konnectivity.tunnel.intake import Intake
+from konnectivity.tunnel.intake import Intake, Throttling
 from konnectivity.tunnel.outbox import Lane, Link, Outbox
 from konnectivity.tunnel.reason import Failure, Reason, Refusal
 from konnectivity.tunnel.server import ServerTunnel
@@ -58,6 +58,7 @@ class PacketBackend:
         limits: TunnelLimits,
         budget: Budget,
         identifiers: Identifiers | None = None,
+        throttle: Throttling | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.identifiers = identifiers or Identifiers()
@@ -73,6 +74,7 @@ class PacketBackend:
         self._credit = credit
         self._limits = limits
         self._budget = budget
+        self._throttle = throttle
         self._leaving: deque[int] = deque()
 
     # Backend (carrier.py)
@@ -243,6 +245,7 @@ class PacketBackend:
             budget=self._budget,
             grant=grant if self._credit else None,
             tunnel=tunnel,
+            throttle=self._throttle,
         )
         credit = self._limits.credit if self._credit else None
         self.tunnels[connect_id] = tunnel
