@@ -1,0 +1,1 @@
+"""Installs the agent in clusters and keeps it there."""

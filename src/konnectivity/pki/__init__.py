@@ -1,0 +1,1 @@
+"""Certificates: an authority, its leaves, and their renewal."""
