@@ -12,6 +12,7 @@
       AuthenticationError    a peer could not show that it is who it must be
       DialError              an endpoint could not be reached; the text is Go's
       LinkError              the connection between agent and server failed, with the stage
+      CertificateError       certificates cannot be made or kept as asked; those there are stay
 
 `str()` of each is one line that a tired operator can act on.
 """
@@ -107,3 +108,7 @@ class LinkError(KonnectivityError):
     def __init__(self, stage: str, message: str) -> None:
         super().__init__(message)
         self.stage = stage
+
+
+class CertificateError(KonnectivityError):
+    """Certificates cannot be made, kept or rotated as asked; the files in use are as they were."""
