@@ -1,0 +1,83 @@
+"""The command line of commands that take a specification: a file, and flags that win over it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+from konnectivity.cli.flags import parse, usage
+from konnectivity.cli.run import MISUSED, OK, complain, guard, version
+from konnectivity.errors import ConfigError
+from konnectivity.flag import flag
+from konnectivity.gotext import one_line
+from konnectivity.lifecycle import spec_check, spec_file
+from konnectivity.lifecycle.spec import AgentSpec
+
+
+@dataclass(frozen=True)
+class SpecOptions(AgentSpec):
+    """An `AgentSpec`, and the file it may come from."""
+
+    flags_title: ClassVar[str] = "Specification's file"
+
+    spec: str = flag("", "TOML file with the flags below as keys; flags win over it.")
+
+
+T = TypeVar("T", bound=SpecOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class SpecCommand:
+    """What the help of such a command says."""
+
+    name: str
+    about: str
+    examples: Sequence[str]
+
+
+def run(
+    command: SpecCommand,
+    options: type[T],
+    argv: Sequence[str],
+    start: Callable[[T], int],
+    *,
+    check: Callable[[T], Sequence[str]] = lambda _: (),
+) -> int:
+    """Read flags and file, say all that is wrong with them, or `start`; return the exit status.
+
+    `check` gives what else is wrong with the options, a line each.
+    """
+    try:
+        line = parse(options, argv)
+        wrong: list[str] = []
+        if line.options.spec and not (line.wants_help or line.wants_version):
+            values, wrong = _from_file(options, line.options.spec)
+            line = parse(options, argv, defaults=values)
+    except ConfigError as error:
+        return complain(f"{error}; see {command.name} --help", status=MISUSED)
+    for warning in line.warnings:
+        sys.stderr.write(f"{one_line(warning)}\n")
+    if line.wants_help:
+        about, examples = command.about, command.examples
+        sys.stdout.write(usage(options, command=command.name, about=about, examples=examples))
+        return OK
+    if line.wants_version:
+        sys.stdout.write(version())
+        return OK
+    problems = [*wrong, *spec_check.problems(line.options), *check(line.options)]
+    for problem in problems:
+        complain(problem, status=MISUSED)
+    return MISUSED if problems else guard(lambda: start(line.options))
+
+
+def _from_file(options: type, path: str) -> tuple[dict[str, object], list[str]]:
+    """The file's values for fields that these options have, and what is wrong with it."""
+    values, wrong = spec_file.read(path)
+    known = {each.name for each in dataclasses.fields(options)}
+    return (
+        {name: value for name, value in values.items() if name in known},
+        [f"{path}: {each}" for each in wrong],
+    )
