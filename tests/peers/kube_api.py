@@ -21,11 +21,14 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import h11
+import yaml
 from tests.net.authority import Authority, Identity
+from tests.peers import kube_discovery, kube_patch
 from tests.peers.kube_store import Object, Place, Refusal, Store, Watcher
 
 Review = Callable[[Object], Object | Awaitable[Object]]
 
+APPLY = "application/apply-patch+yaml"
 REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 
 
@@ -36,6 +39,14 @@ class Request(NamedTuple):
     path: str
     query: dict[str, str]
     body: Any
+    accept: str = ""
+    content: str = ""
+    """Its media type."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may change something."""
+        return self.method != "GET" and not self.query.get("dryRun") and self.path != REVIEWS
 
 
 @dataclass
@@ -200,19 +211,30 @@ class KubeApi(Store):
                 answering.cancel()
                 await asyncio.wait({answering})
                 return False
-            return answering.result() and wire.our_state is h11.DONE
+            go_on = answering.result() and wire.our_state is h11.DONE
         finally:
             leaving.cancel()
             answering.cancel()
             await asyncio.wait({leaving, answering})
+        if go_on and not leaving.cancelled():
+            # The client was quick: this is the first byte of its next request, or the end.
+            wire.receive_data(leaving.result())
+        return go_on
 
     def _parse(self, head: h11.Request, body: bytes) -> Request:
         target = urlsplit(head.target.decode())
         headers = {name.decode(): value.decode() for name, value in head.headers}
         self.bearers.append(headers.get("authorization", "").removeprefix("Bearer "))
         query = dict(parse_qsl(target.query, keep_blank_values=True))
-        parsed = json.loads(body) if body else None
-        request = Request(head.method.decode(), target.path, query, parsed)
+        parsed = yaml.safe_load(body) if body else None  # apply patches may be YAML; JSON is, too
+        request = Request(
+            head.method.decode(),
+            target.path,
+            query,
+            parsed,
+            headers.get("accept", ""),
+            headers.get("content-type", "").partition(";")[0],
+        )
         self.requests.append(request)
         return request
 
@@ -273,6 +295,7 @@ class KubeApi(Store):
             Place.parse(request.path),
             request.query.get("labelSelector", ""),
             request.query.get("allowWatchBookmarks") in ("true", "1"),
+            request.query.get("fieldSelector", ""),
         )
         for event in self._missed(watcher, int(request.query.get("resourceVersion") or 0)):
             watcher.events.put_nowait(event)
@@ -298,16 +321,60 @@ class KubeApi(Store):
             if inspect.isawaitable(status):
                 status = await status
             return 201, request.body | {"status": status}
+        if request.method == "GET" and (known := kube_discovery.answer(request.path)):
+            return 200, known
         place = Place.parse(request.path)
+        if request.path.rstrip("/").endswith(f"/{place.name}/scale"):
+            return 200, self._scale(place, request)
+        manager = request.query.get("fieldManager", "")
+        dry_run = bool(request.query.get("dryRun"))
         match request.method, bool(place.name):
             case "GET", False:
-                return 200, self._list(place, request.query.get("labelSelector", ""))
+                query = request.query
+                found = self._list(
+                    place, query.get("labelSelector", ""), query.get("fieldSelector", "")
+                )
+                return 200, kube_discovery.negotiated(found, request.accept)
             case "GET", True:
-                return 200, self._existing(place)
+                return 200, kube_discovery.negotiated(self._existing(place), request.accept)
             case "POST", False:
-                return 201, self._create(place, copy.deepcopy(request.body))
+                body = copy.deepcopy(request.body)
+                return 201, self._create(place, body, manager=manager, dry_run=dry_run)
             case "PUT", True:
-                return 200, self._update(place, copy.deepcopy(request.body))
+                body = copy.deepcopy(request.body)
+                return 200, self._update(place, body, manager=manager, dry_run=dry_run)
+            case "PATCH", True:
+                return self._patch(place, request, manager=manager, dry_run=dry_run)
             case "DELETE", True:
                 return 200, self._delete(place, request.body or {})
         raise Refusal(405, f"{request.method} is not for {request.path}")
+
+    def _patch(
+        self, place: Place, request: Request, *, manager: str, dry_run: bool
+    ) -> tuple[int, Object]:
+        body = copy.deepcopy(request.body)
+        if request.content == APPLY:
+            if not manager:
+                raise Refusal(400, "fieldManager is required for apply patch")
+            there = place in self._objects
+            force = request.query.get("force") == "true"
+            item = self._apply(place, body, manager=manager, force=force, dry_run=dry_run)
+            return 200 if there else 201, item
+        item = copy.deepcopy(self._existing(place))
+        patched = kube_patch.patch(item, body, request.content)
+        return 200, self._update(place, patched, manager=manager, dry_run=dry_run)
+
+    def _scale(self, place: Place, request: Request) -> Object:
+        """The subresource of `kubectl scale`."""
+        item = copy.deepcopy(self._existing(place))
+        if request.method != "GET":
+            item["spec"]["replicas"] = request.body["spec"]["replicas"]
+            item = self._update(place, item, manager=request.query.get("fieldManager", "kubectl"))
+        meta = {key: item["metadata"].get(key) for key in ("name", "namespace", "resourceVersion")}
+        return {
+            "kind": "Scale",
+            "apiVersion": "autoscaling/v1",
+            "metadata": meta,
+            "spec": {"replicas": item["spec"].get("replicas", 1)},
+            "status": {"replicas": item["spec"].get("replicas", 1)},
+        }

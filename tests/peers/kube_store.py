@@ -1,6 +1,7 @@
 """The objects of a small Kubernetes API server: written, listed, and told about.
 
-Any resource under its usual path; nothing is checked but names, versions and preconditions.
+Any resource under its usual path; nothing is checked but names, versions, preconditions and who
+owns which fields.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import unquote
+
+from tests.peers import field_ownership
 
 Object = dict[str, Any]
 
@@ -94,11 +97,12 @@ class Watcher:
     place: Place
     selector: str
     bookmarks: bool
+    fields: str = ""
     events: asyncio.Queue[Object | None] = field(default_factory=asyncio.Queue)
 
     def tell(self, change: Change) -> None:
         """The event that this watcher sees of a change, if any."""
-        if not self.place.holds(change.place):
+        if not self.place.holds(change.place) or not named(change.place, self.fields):
             return
         before = change.old is not None and selected(change.old, self.selector)
         after = change.new is not None and selected(change.new, self.selector)
@@ -110,6 +114,14 @@ class Watcher:
             gone = copy.deepcopy(change.old or {})
             gone["metadata"]["resourceVersion"] = str(change.version)
             self.events.put_nowait({"type": "DELETED", "object": gone})
+
+
+def named(place: Place, fields: str) -> bool:
+    """Whether an object matches a field selector; only `metadata.name=` is known."""
+    key, _, name = fields.partition("=")
+    if key not in ("", "metadata.name"):
+        raise Refusal(400, f"field label not supported: {key}")
+    return not fields or place.name == name.removeprefix("=")
 
 
 def selected(item: Object, selector: str) -> bool:
@@ -147,10 +159,15 @@ class Store:
 
     # Objects, for tests
 
-    def put(self, path: str, item: Object) -> Object:
-        """Create or replace the object at `path`, as another client would, without checks."""
+    def put(self, path: str, item: Object, *, manager: str = "") -> Object:
+        """Create or replace the object at `path`, as another client would, without checks.
+
+        With a `manager` that one owns what it changes.
+        """
         place = Place.parse(path)
         item = copy.deepcopy(item)
+        if manager:
+            item = field_ownership.update(self._objects.get(place), item, manager=manager)
         meta = item.setdefault("metadata", {})
         meta["name"] = place.name
         if place.namespace:
@@ -208,7 +225,8 @@ class Store:
         """What happened after version `since`; for 0 everything that is there."""
         if since == 0:
             for place, item in sorted(self._objects.items()):
-                if watcher.place.holds(place) and selected(item, watcher.selector):
+                here = watcher.place.holds(place) and named(place, watcher.fields)
+                if here and selected(item, watcher.selector):
                     yield {"type": "ADDED", "object": item}
         elif since < self._oldest:
             yield {"type": "ERROR", "object": Refusal(410, "too old resource version").status}
@@ -218,11 +236,11 @@ class Store:
                 if change.version > since:
                     watcher.tell(change)
 
-    def _list(self, place: Place, selector: str) -> Object:
+    def _list(self, place: Place, selector: str, fields: str = "") -> Object:
         items = [
             item
             for at, item in sorted(self._objects.items())
-            if place.holds(at) and selected(item, selector)
+            if place.holds(at) and selected(item, selector) and named(at, fields)
         ]
         return {
             "kind": "List",
@@ -237,7 +255,9 @@ class Store:
         except KeyError:
             raise Refusal(404, f'{place.resource} "{place.name}" not found') from None
 
-    def _create(self, place: Place, item: Object) -> Object:
+    def _create(
+        self, place: Place, item: Object, *, manager: str = "", dry_run: bool = False
+    ) -> Object:
         meta = item.setdefault("metadata", {})
         if "name" not in meta and "generateName" in meta:
             meta["name"] = meta["generateName"] + uuid.uuid4().hex[:5]
@@ -251,17 +271,52 @@ class Store:
             meta["namespace"] = place.namespace
         meta["uid"] = str(uuid.uuid4())
         meta["creationTimestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return self._store(place, item)
+        if manager:
+            item = field_ownership.update(None, item, manager=manager)
+        return item if dry_run else self._store(place, item)
 
-    def _update(self, place: Place, item: Object) -> Object:
-        old = self._existing(place)["metadata"]
+    def _apply(
+        self, place: Place, item: Object, *, manager: str, force: bool, dry_run: bool
+    ) -> Object:
+        """Server-side apply; what changes nothing is not stored anew."""
+        old = self._objects.get(place)
+        for key in ("name", "namespace"):
+            if (wanted := getattr(place, key)) and item["metadata"].get(key, wanted) != wanted:
+                raise Refusal(400, f"the {key} of the object does not match the URL")
+        try:
+            new = field_ownership.apply(old, item, manager=manager, force=force)
+        except field_ownership.Conflict as conflict:
+            refusal = Refusal(409, str(conflict))
+            refusal.status["details"] = {
+                "causes": [
+                    {"reason": "FieldManagerConflict", "field": each} for each in conflict.fields
+                ]
+            }
+            raise refusal from None
+        if old is None:
+            if place.namespace:
+                new["metadata"].setdefault("namespace", place.namespace)
+            new["metadata"]["uid"] = str(uuid.uuid4())
+            new["metadata"]["creationTimestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return old if new == old else new if dry_run else self._store(place, new)
+
+    def _update(
+        self, place: Place, item: Object, *, manager: str = "", dry_run: bool = False
+    ) -> Object:
+        before = self._existing(place)
+        old = before["metadata"]
         meta = item.setdefault("metadata", {})
         if meta.get("resourceVersion") not in (None, "", old["resourceVersion"]):
             raise Refusal(409, f'{place.resource} "{place.name}": the object has been modified')
         for key in ("uid", "creationTimestamp", "namespace"):
             if key in old:
                 meta[key] = old[key]
-        return self._store(place, item)
+        if manager or old.get("managedFields"):
+            item = field_ownership.update(before, item, manager=manager or "unknown")
+            item["metadata"]["resourceVersion"] = old["resourceVersion"]
+            if item == before:
+                return before
+        return item if dry_run else self._store(place, item)
 
     def _store(self, place: Place, item: Object) -> Object:
         self._version += 1

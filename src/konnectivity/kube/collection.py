@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncGenerator, Awaitable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from konnectivity.observe.histogram import RequestCounts
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 Object: TypeAlias = dict[str, Any]
 T = TypeVar("T")
+
+APPLY_PATCH: Final = "application/apply-patch+yaml"
+"""JSON is YAML, and the API takes it as such."""
+MERGE_PATCH: Final = "application/merge-patch+json"
+STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
 
 LEASES = "apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 
@@ -57,19 +62,21 @@ async def timed(request: Awaitable[T], counts: RequestCounts) -> T:
 class Collection:
     """Requests for the objects under `path`.
 
-    Each raises one of `client.failures()`.
+    With a `name`, lists and watches tell of that object alone. Each request raises one of
+    `client.failures()`.
     """
 
-    def __init__(self, client: AsyncClient, path: str) -> None:
+    def __init__(self, client: AsyncClient, path: str, *, name: str = "") -> None:
         self._inner: Any = client._client  # untyped
         self._path = path
+        self._fields = f"metadata.name={name}" if name else ""
 
     async def list(self, selector: str = "", *, version: str = "") -> tuple[list[Object], str]:
         """The objects that match, and the version that a watch goes on from.
 
         `version` "0" lets the API server answer from its cache.
         """
-        query = _query(labelSelector=selector, resourceVersion=version)
+        query = _query(labelSelector=selector, fieldSelector=self._fields, resourceVersion=version)
         content = await self._send("GET", query=query)
         items, meta = content.get("items"), content.get("metadata")
         if not isinstance(items, list) or not isinstance(meta, dict):
@@ -85,6 +92,33 @@ class Collection:
     async def replace(self, item: Object) -> Object:
         """Write over the object of this name; its version, if given, must be the stored one."""
         return await self._send("PUT", item["metadata"]["name"], body=item)
+
+    async def apply(
+        self, item: Object, *, manager: str, force: bool = False, dry_run: bool = False
+    ) -> Object:
+        """Server-side apply: `manager` owns exactly the fields of `item`; created if not there.
+
+        With `force` fields of others are taken over; without, a conflict is a 409 that names
+        them.
+        """
+        query = _query(
+            fieldManager=manager,
+            force="true" if force else "",
+            dryRun="All" if dry_run else "",
+        )
+        name = item["metadata"]["name"]
+        return await self._send("PATCH", name, body=item, query=query, content=APPLY_PATCH)
+
+    async def patch(self, name: str, body: object, *, content: str, manager: str) -> Object:
+        """Change an object by a patch of the media type `content`."""
+        query = {"fieldManager": manager}
+        return await self._send("PATCH", name, body=body, query=query, content=content)
+
+    async def text(self, name: str, query: dict[str, str]) -> str:
+        """What is no JSON, such as the log of a pod, `<pod>/log`."""
+        response: httpx2.Response = await self._inner.send(self._request("GET", name, query, None))
+        self._inner.raise_for_status(response)
+        return response.text
 
     async def delete(self, name: str, *, version: str = "") -> None:
         """Delete, if `version` is given only that very version."""
@@ -103,6 +137,7 @@ class Collection:
         """
         query = _query(
             labelSelector=selector,
+            fieldSelector=self._fields,
             resourceVersion=version,
             watch="true",
             allowWatchBookmarks="true",
@@ -125,30 +160,35 @@ class Collection:
         method: str,
         name: str = "",
         *,
-        body: Object | None = None,
+        body: object = None,
         query: dict[str, str] | None = None,
+        content: str = "",
     ) -> Object:
-        request = self._request(method, name, query or {}, body)
+        request = self._request(method, name, query or {}, body, media_type=content)
         response: httpx2.Response = await self._inner.send(request)
         self._inner.raise_for_status(response)
-        content = response.json()
-        if not isinstance(content, dict):
+        answer = response.json()
+        if not isinstance(answer, dict):
             raise ValueError("the API answered with no object")  # noqa: TRY004 - not our fault
-        return content
+        return answer
 
     def _request(
         self,
         method: str,
         name: str,
         query: dict[str, str],
-        body: Object | None,
+        body: object,
         *,
+        media_type: str = "",
         timeout: httpx2.Timeout | None = None,
     ) -> httpx2.Request:
         from lightkube.core.generic_client import BasicRequest
 
         url = f"{self._path}/{name}" if name else self._path
-        asked = BasicRequest(method=method, url=url, params=query, data=body, timeout=timeout)
+        headers = {"Content-Type": media_type} if media_type else None
+        asked = BasicRequest(
+            method=method, url=url, params=query, data=body, headers=headers, timeout=timeout
+        )
         request: httpx2.Request = self._inner.build_adapter_request(asked)
         return request
 

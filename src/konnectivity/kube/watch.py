@@ -46,7 +46,8 @@ class Reflector:
     """The copy. `async with reflector:` keeps it up to date until the block ends.
 
     `what` and `remedy` go into log lines; the remedy follows a 403. `changed` is called after
-    each change. `lists` and `watches` count requests by the status of their answers.
+    each change and each new trouble. `lists` and `watches` count requests by the status of their
+    answers.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Reflector:
         self._watching = False
         self._heard = 0.0
         self._trouble = ""
+        self._status = 0
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -95,6 +97,22 @@ class Reflector:
     def as_of(self) -> float:
         """When the copy was last known to be right, Unix seconds: now, while a watch is up."""
         return time.time() if self._watching else self._heard
+
+    @property
+    def version(self) -> str:
+        """The resourceVersion that the copy is up to; empty before the first list."""
+        return self._version
+
+    @property
+    def trouble(self) -> str:
+        """Why the API cannot be followed now, with the remedy if known; empty if it can."""
+        forbidden = self._trouble and self._status == FORBIDDEN
+        return f"{self._trouble}; {self._remedy}" if forbidden else self._trouble
+
+    @property
+    def refused(self) -> bool:
+        """Whether `trouble` is the API's own answer, and not its silence."""
+        return bool(self._trouble and self._status)
 
     async def _follow(self) -> None:
         wrong = failures()
@@ -167,5 +185,7 @@ class Reflector:
             return
         self._trouble = text
         status = status_of(error)
-        hint = {"remedy": self._remedy} if status and status[0] == FORBIDDEN else {}
+        self._status = status[0] if status else 0
+        hint = {"remedy": self._remedy} if self._status == FORBIDDEN else {}
         log.warning(f"Cannot follow {self._what}; trying again", error=text, **hint)
+        self._changed()
