@@ -1,4 +1,4 @@
-"""Programs of other people, from the machine's packages: curl, nghttp, h2load, openssl."""
+"""Programs of other people, from the machine's packages: curl, nghttp, openssl, kubectl ..."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ PACKAGES = {
     "curl": "curl",
     "nghttp": "nghttp2-client",
     "h2load": "nghttp2-client",
+    "kubectl": "kubernetes-client",
     "openssl": "openssl",
 }
 

@@ -42,6 +42,20 @@ AGENT_EXAMPLES = (
     "{command} --proxy-server-host=konnectivity.example.com --ca-cert=ca.crt \\",
     "    --service-account-token-path=/var/run/secrets/tokens/konnectivity-agent-token",
 )
+MANAGER_ABOUT = (
+    "Keeps the agents of a cluster as specified: installs them, puts back what was deleted, and "
+    "reverts what was changed, within a second. Of several managers one writes."
+)
+MANAGER_EXAMPLES = (
+    "# what would be changed, and by whom it differs",
+    "{command} --spec=agents.toml --kubeconfig=cluster.kubeconfig --dry-run",
+    "",
+    "# once, as an installer",
+    "{command} --spec=agents.toml --kubeconfig=cluster.kubeconfig --once",
+    "",
+    "# standing, beside the control plane",
+    "{command} --spec=agents.toml --kubeconfig=cluster.kubeconfig",
+)
 
 
 def main() -> NoReturn:
@@ -103,9 +117,33 @@ def _agent(argv: Sequence[str], name: str = "konnectivity agent") -> int:
     return start(program, argv, os.environ, command=name)
 
 
+def _manager(argv: Sequence[str], name: str = "konnectivity manager") -> int:
+    from konnectivity.lifecycle.options import ManagerOptions, validate
+
+    program = Program(
+        name="manager",
+        options=ManagerOptions,
+        validate=validate,
+        app="konnectivity.lifecycle.manager:run",
+        about=MANAGER_ABOUT,
+        examples=MANAGER_EXAMPLES,
+    )
+    return start(program, argv, os.environ, command=name)
+
+
 def _demo(argv: Sequence[str]) -> int:
     run: Callable[[Sequence[str]], int] = resolve_name("konnectivity.demo.main:main")
     return guard(lambda: run(argv))
+
+
+def _certs(argv: Sequence[str]) -> int:
+    run: Callable[[Sequence[str]], int] = resolve_name("konnectivity.cli.certs:command")
+    return run(argv)
+
+
+def _manifests(argv: Sequence[str]) -> int:
+    run: Callable[[Sequence[str]], int] = resolve_name("konnectivity.cli.manifests:main")
+    return run(argv)
 
 
 def _version(argv: Sequence[str]) -> int:
@@ -144,7 +182,10 @@ class Command:
 COMMANDS = {
     "server": Command(_server, "Serve kube-apiserver beside it, as proxy-server does."),
     "agent": Command(_agent, "Open connections in the cluster, as proxy-agent does."),
+    "manager": Command(_manager, "Keep the agents of a cluster installed, as specified."),
     "demo": Command(_demo, "Send real traffic through a throwaway server and agent."),
+    "certs": Command(_certs, "Make certificates, show and renew them, move to another CA."),
+    "manifests": Command(_manifests, "Print the objects that put agents into a cluster."),
     "version": Command(_version, "Show the version."),
     "help": Command(_help, "Show this table, or the help of a command."),
 }
