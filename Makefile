@@ -12,7 +12,7 @@ UV   := $(or $(shell command -v uv),$(BIN)/uv)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak fuzz e2e lint format bench reference constraints clean
+.PHONY: help demo test soak fuzz e2e lint format bench reference deploy constraints clean
 
 help:  ## list the targets
 	@echo 'make <target> [ARGS="..."]'
@@ -47,9 +47,13 @@ format: $(VENV)/.lint  ## let ruff put the sources in order
 bench: $(VENV)/.test  ## measure; REF_SERVER and REF_AGENT name a pair to compare with
 	@$(BIN)/python -m bench $(ARGS)
 
-reference: $(VENV)/.runtime  ## write docs/reference/flags.md and metrics.md anew
+reference: $(VENV)/.runtime  ## write the generated pages of docs/reference anew
 	$(BIN)/python -m konnectivity.cli.reference > docs/reference/flags.md
 	$(BIN)/python -m konnectivity.cli.metrics_reference > docs/reference/metrics.md
+	$(BIN)/python -m konnectivity.cli.spec_reference > docs/reference/agent-spec.md
+
+deploy: $(VENV)/.runtime  ## write deploy/ anew: Helm chart, kustomizations, control plane
+	$(BIN)/python -m konnectivity.lifecycle.deploy
 
 constraints: $(VENV)/.created  ## pin the newest versions that pyproject.toml allows
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --group dev \

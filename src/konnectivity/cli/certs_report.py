@@ -43,7 +43,9 @@ def as_json(
 
 def progress_as_json(found: Progress | None) -> dict[str, object] | None:
     """The same for a rotation."""
-    return found and {
+    if found is None:
+        return None
+    return {
         "phase": found.phase,
         "complete": found.complete,
         "old": found.old,
@@ -103,6 +105,7 @@ def _detail(found: Progress, phase: Phase) -> str:
 
 def _report_as_json(report: Report) -> dict[str, Any]:
     certificate = report.certificate
+    begin, end = (certificate.not_before, certificate.not_after) if certificate else (None, None)
     return {
         "name": report.name,
         "role": report.role,
@@ -110,8 +113,8 @@ def _report_as_json(report: Report) -> dict[str, Any]:
         "sans": list(report.hosts),
         "issuer": report.issuer_name or None,
         "fingerprint_sha256": certificate and certificate.fingerprint_sha256,
-        "not_before": _time(certificate and certificate.not_before),
-        "not_after": _time(certificate and certificate.not_after),
+        "not_before": _time(begin),
+        "not_after": _time(end),
         "renew_at": _time(report.renew_at),
         "problems": list(report.problems),
     }
