@@ -188,9 +188,9 @@ async def test_what_kubectl_deletes_edits_and_strips_comes_back(
         await until(lambda: api.get(BINDING))
         events = await kubectl("get", "events", "-o=jsonpath={.items[*].reason}")
         assert {"Installed", "Restored", "DriftReverted"} <= set(events.split())
-        owners = "-o=jsonpath={.metadata.managedFields[*].manager}"
-        shown = await kubectl("get", "ds", "konnectivity-agent", owners, "--show-managed-fields")
-        assert "konnectivity-manager" in shown.split()
+        shown = json.loads(await kubectl("get", f"--raw={WORKLOAD}"))
+        owners = {each["manager"] for each in shown["metadata"]["managedFields"]}
+        assert "konnectivity-manager" in owners
         await stopped(program)
 
 
