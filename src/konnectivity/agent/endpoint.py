@@ -54,6 +54,7 @@ class EndpointSocket(asyncio.BufferedProtocol):
         self._tunnel: AgentTunnel | None = tunnel
         self._owner = owner
         self._flushed = False
+        self._written = False
         self._since = 0.0
         self.transport: asyncio.Transport | None = None
         self._settling: Deadline | None = None
@@ -143,6 +144,7 @@ class EndpointSocket(asyncio.BufferedProtocol):
     def write(self, data: bytes) -> None:
         """Bytes of the frontend."""
         if self.transport is not None and not self.transport.is_closing():
+            self._written = True
             self.transport.write(data)
 
     def pause_reading(self) -> None:
@@ -161,7 +163,7 @@ class EndpointSocket(asyncio.BufferedProtocol):
         transport = self.transport
         if transport is None or transport.is_closing() or self._timer is not None:
             return
-        if not self.unsent and _all_acknowledged(transport):
+        if not self._written or (not self.unsent and _all_acknowledged(transport)):
             # Not at once: a dial that came in the same packet is more urgent than a close.
             asyncio.get_running_loop().call_soon(transport.close)
             return
