@@ -34,6 +34,17 @@ def alive(_request: Request) -> Response:
     return Response(b"ok")
 
 
+def health(ready: Route, metrics: Route) -> dict[str, Route]:
+    """What the health port serves; `/ready` is upstream's older name."""
+    return {
+        "/healthz": alive,
+        "/livez": alive,
+        "/readyz": ready,
+        "/ready": ready,
+        "/metrics": metrics,
+    }
+
+
 def api(take: Take, events: Events) -> dict[str, Route]:
     """`/api/v1/`: the status, with at most so many tunnels as `take` is told, and the events."""
 

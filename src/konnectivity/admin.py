@@ -1,0 +1,113 @@
+"""How the programs open their two HTTP listeners: health for probes, admin for operators.
+
+Health is plain and open, because kubelets and scrapers come without credentials; admin may have
+TLS, client certificates and bearer tokens (W50). What is served there each program says itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+from konnectivity.net import bind
+from konnectivity.net.admin_tls import for_admin
+from konnectivity.net.listen import Listener
+from konnectivity.net.reload import CertificateWatch
+from konnectivity.observe.admin import AdminServer, Guard
+from konnectivity.observe.protection import BearerTokens, warn_of_plain_text
+from konnectivity.observe.route import Route
+
+
+class AdminOptions(Protocol):
+    """The flags of both programs that concern the admin listener."""
+
+    @property
+    def admin_bind_address(self) -> str: ...
+    @property
+    def admin_cert(self) -> str: ...
+    @property
+    def admin_key(self) -> str: ...
+    @property
+    def admin_client_ca(self) -> str: ...
+    @property
+    def admin_token_file(self) -> str: ...
+    @property
+    def enable_profiling(self) -> bool: ...
+    @property
+    def enable_contention_profiling(self) -> bool: ...
+
+
+class Doors:
+    """The listeners that were opened, until `close`, also of a part of them."""
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+
+    async def close(self) -> None:
+        """Stop listening and end all connections."""
+        await self._stack.aclose()
+
+    async def open(
+        self,
+        host: str,
+        port: int,
+        routes: dict[str, Route],
+        *,
+        flag: str,
+        context: Callable[[], ssl.SSLContext] | None = None,
+        tokens: str = "",
+    ) -> None:
+        """Listen; `flag` names the port in errors, `tokens` is a file, or empty.
+
+        Raises:
+            ConfigError: the address cannot be had, or the file is wrong.
+        """
+        guard: Guard | None = None
+        if tokens:
+            warn_of_plain_text(host, encrypted=context is not None)
+            guard = (await asyncio.to_thread(BearerTokens, tokens)).refusal
+        server = await self._stack.enter_async_context(AdminServer(routes, guard=guard))
+        sock = bind.tcp_socket(host, port, flag=flag)
+        await self._stack.enter_async_context(Listener(sock, server.accept, context=context))
+
+    async def open_admin(
+        self,
+        options: AdminOptions,
+        port: int,
+        routes: dict[str, Route],
+        *,
+        flag: str,
+        watch: CertificateWatch,
+    ) -> None:
+        """Listen for operators, with the protection and the profiles that `options` ask for.
+
+        Raises:
+            ConfigError: as `open`, or a certificate is wrong.
+        """
+        if options.enable_profiling:
+            routes = routes | await self._profiles(contention=options.enable_contention_profiling)
+        context = for_admin(
+            watch,
+            cert=options.admin_cert,
+            key=options.admin_key,
+            client_ca=options.admin_client_ca,
+        )
+        await self.open(
+            options.admin_bind_address,
+            port,
+            routes,
+            flag=flag,
+            context=context,
+            tokens=options.admin_token_file,
+        )
+
+    async def _profiles(self, *, contention: bool) -> dict[str, Route]:
+        from konnectivity.observe.lag import LagWatch  # memory for those who ask for it
+        from konnectivity.observe.profiling import Profiling
+
+        if not contention:
+            return Profiling().routes
+        return Profiling(await self._stack.enter_async_context(LagWatch())).routes
