@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from konnectivity.errors import RpcError
-from konnectivity.observe.histogram import Histogram, RequestCounts
+from konnectivity.observe.histogram import TUNNEL_BOUNDS, Histogram, RequestCounts
 from konnectivity.tunnel.agent import AgentTunnel
 from konnectivity.tunnel.agent_packets import PacketLink
 from konnectivity.wire.grpc import code_name
 
 LATENCY_BOUNDS: Final = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0)
 """Upper bounds of histograms, seconds; upstream's."""
-TUNNEL_BOUNDS: Final = (1, 5, 15, 30, 60, 300, 900, 1800, 3600, 14400, 43200, 86400)
 
 
 @dataclass(slots=True)

@@ -31,14 +31,13 @@ from konnectivity.wire import announcement, grpc
 from konnectivity.wire.events import Headers
 from konnectivity.wire.grpc import Oversized
 from konnectivity.wire.keepalive import ACK_LIMIT
+from konnectivity.wire.packet import CREDIT_KEY
 
 log = logs.get(__name__)
 
 ANSWER_LIMIT: Final = 20.0
 """Seconds for the server's SETTINGS, and again for its response head. Upstream waits for ever."""
 MAX_TOKEN: Final = 64 << 10
-CREDIT_KEY: Final = "konnectivity-credit"
-"""Metadata of our own peers: both sides send it, then both speak CREDIT (docs/credit.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from typing import Final
 
 from konnectivity import __version__
 from konnectivity.agent.connections import Connections
-from konnectivity.agent.counters import LATENCY_BOUNDS, TUNNEL_BOUNDS, AgentCounters
+from konnectivity.agent.counters import LATENCY_BOUNDS, AgentCounters
 from konnectivity.net.certificate import CertificateFacts, expiries
 from konnectivity.observe import process
 from konnectivity.observe.exposition import Catalogue, Family
+from konnectivity.observe.histogram import TUNNEL_BOUNDS
 from konnectivity.tunnel.agent import State
 from konnectivity.tunnel.agent_packets import PacketLink
 from konnectivity.wire import packet

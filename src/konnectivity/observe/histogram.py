@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from typing import Self
+from typing import Final, Self
+
+TUNNEL_BOUNDS: Final = (1, 5, 15, 30, 60, 300, 900, 1800, 3600, 14400, 43200, 86400)
+"""Upper bounds for how long tunnels last, seconds; upstream's."""
 
 
 class Histogram:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
 
 from konnectivity import __version__
 from konnectivity.errors import RpcError
@@ -26,11 +25,9 @@ from konnectivity.tunnel.server_packets import PacketBackend
 from konnectivity.wire import grpc
 from konnectivity.wire.events import Headers
 from konnectivity.wire.grpc import Oversized
+from konnectivity.wire.packet import CREDIT_KEY
 
 log = logs.get(__name__)
-
-CREDIT_KEY: Final = "konnectivity-credit"
-"""Metadata of our own peers: both sides send it, then both speak CREDIT (docs/credit.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from konnectivity.net.grpc import Call
 from konnectivity.net.h2 import H2Protocol, H2Settings
 from konnectivity.observe import logs
 from konnectivity.server.admission import WAITING, Admission
-from konnectivity.server.agent_stream import CREDIT_KEY, AgentStream, Applicant
+from konnectivity.server.agent_stream import AgentStream, Applicant
 from konnectivity.server.authentication import Authentication
 from konnectivity.server.exchange import Exchange
 from konnectivity.server.lifetime import LifetimeLimits
@@ -24,6 +24,7 @@ from konnectivity.server.unimplemented import unimplemented
 from konnectivity.tunnel.identifiers import Identifiers
 from konnectivity.wire import grpc
 from konnectivity.wire.events import Headers
+from konnectivity.wire.packet import CREDIT_KEY
 
 if TYPE_CHECKING:
     from konnectivity.kube.token_review import Account

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Final
 
 from konnectivity.errors import RpcError
-from konnectivity.observe.histogram import Histogram, RequestCounts
+from konnectivity.observe.histogram import TUNNEL_BOUNDS, Histogram, RequestCounts
 from konnectivity.server.agent_figures import AgentTable
 from konnectivity.tunnel.server import ServerTunnel
 from konnectivity.tunnel.server_packets import PacketBackend
@@ -16,7 +16,6 @@ from konnectivity.wire import packet
 from konnectivity.wire.grpc import code_name
 
 PACKET_BOUNDS: Final = (1e-6, 1e-5, 1e-4, 0.005, 0.025, 0.1, 0.5, 2.5, 12.5)
-TUNNEL_BOUNDS: Final = (1, 5, 15, 30, 60, 300, 900, 1800, 3600, 14400, 43200, 86400)
 LEASE_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Upper bounds of histograms, seconds; upstream's."""
 

@@ -12,7 +12,8 @@ from konnectivity import __version__
 from konnectivity.net.certificate import CertificateFacts, expiries
 from konnectivity.observe import process
 from konnectivity.observe.exposition import Catalogue, Family
-from konnectivity.server.counters import LEASE_BOUNDS, PACKET_BOUNDS, TUNNEL_BOUNDS, ServerCounters
+from konnectivity.observe.histogram import TUNNEL_BOUNDS
+from konnectivity.server.counters import LEASE_BOUNDS, PACKET_BOUNDS, ServerCounters
 from konnectivity.server.exchange import Exchange
 from konnectivity.server.tally import Tally
 from konnectivity.wire import packet

@@ -14,12 +14,11 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Self
 from urllib.parse import parse_qsl
 
+from konnectivity.flag import TRUE
 from konnectivity.tunnel.destination import Address, Host, normalise, unmapped
 
 Network = IPv4Network | IPv6Network
 
-TRUE = frozenset(["1", "t", "T", "TRUE", "true", "True"])
-"""Go's spellings of a true `default-route`; anything else is false."""
 _HEX = frozenset("0123456789abcdefABCDEF")
 _MAPPED_BITS = 96
 """Prefix of the IPv4-mapped addresses within IPv6."""
@@ -68,7 +67,7 @@ class Identifiers:
             hosts=frozenset(host for host in hosts if isinstance(host, str)),
             addresses=frozenset(host for host in hosts if not isinstance(host, str)),
             networks=frozenset(networks),
-            default_route=bool(routes) and routes[0] in TRUE,
+            default_route=bool(routes) and routes[0] in TRUE,  # anything else is false
             text=text,
             odd=tuple(odd),
         )

@@ -23,6 +23,8 @@ DIAL_CLS: Final = 5
 DRAIN: Final = 6
 # Ours alone, far from the numbers upstream would use next; every stock receiver ignores it.
 CREDIT: Final = 64
+CREDIT_KEY: Final = "konnectivity-credit"
+"""Metadata of our own peers: both sides send it, then both speak CREDIT (docs/credit.md)."""
 
 UNKNOWN: Final = -1
 """Stands for all other types together where they are counted: a peer could make up millions."""
