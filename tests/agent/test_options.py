@@ -68,6 +68,14 @@ def test_a_ca_is_all_that_must_be_given(pem: str) -> None:
         ("--sync-interval=11s", "sync interval 11s must be less than sync interval cap 10s"),
         ("--sync-interval=0", "sync interval 0s must be greater than 0s"),
         (
+            "--heartbeat-interval=999ms",
+            "heartbeat-interval must be 0 or at least 1s, got 999ms",
+        ),
+        (
+            "--heartbeat-namespace=Kube",
+            'heartbeat-namespace "Kube" is no name of a namespace',
+        ),
+        (
             "--certificate-reload-interval=999ms",
             "certificate-reload-interval must be at least 1s, got 999ms",
         ),

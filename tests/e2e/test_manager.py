@@ -24,6 +24,7 @@ LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/konnectivity
 SPEC = """
 server = "konnectivity.example.com:8091"
 image = "registry.example.com/konnectivity:1.0"
+heartbeats = false
 """
 
 

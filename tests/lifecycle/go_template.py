@@ -88,6 +88,8 @@ def _pipe(code: str, root: Any, dot: Any) -> Any:
 def _call(code: str, root: Any, dot: Any) -> Any:
     if code.startswith("not (") and code.endswith(")"):
         return not _call(code[5:-1], root, dot)
+    if code.startswith("or (") and code.endswith(")"):
+        return any(_call(each, root, dot) for each in code[4:-1].split(") ("))
     words = shlex.split(code.replace('\\"', ""), posix=False)
     if len(words) == 1:
         return _value(words[0], root, dot)

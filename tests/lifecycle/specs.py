@@ -10,7 +10,9 @@ import trustme
 from konnectivity.lifecycle.spec import AgentSpec
 
 CA = trustme.CA().cert_pem.bytes().decode()
-PLAIN = AgentSpec(server="konnectivity.example.com:8091", image="registry.example.com/k:1")
+PLAIN = AgentSpec(
+    server="konnectivity.example.com:8091", image="registry.example.com/k:1", heartbeats=False
+)
 
 
 def every() -> Iterator[AgentSpec]:
@@ -27,6 +29,7 @@ def every() -> Iterator[AgentSpec]:
             authentication=shown,
             ca_bundle=CA if rich else "",
             count_leases=rich,
+            heartbeats=rich,
             host_network=not rich,
             nodes=700 if rich else 0,
             tolerations=("team=net:NoExecute@60", "*") if rich else (),

@@ -145,7 +145,7 @@ def test_tokens_are_reviewed_by_the_servers_user_alone() -> None:
     assert (subject["kind"], subject["name"]) == ("User", "system:konnectivity-server")
 
 
-def test_the_agents_account_has_no_right_but_to_read_leases_that_it_counts() -> None:
+def test_the_agents_account_may_read_leases_that_it_counts_and_write_heartbeats() -> None:
     def rules(spec: AgentSpec) -> list[Any]:
         names = {
             each["roleRef"]["name"]
@@ -162,6 +162,18 @@ def test_the_agents_account_has_no_right_but_to_read_leases_that_it_counts() -> 
     (rule,) = rules(changed(count_leases=True))
     assert rule["resources"] == ["leases"]
     assert not {"create", "update", "patch", "delete", "*"} & set(rule["verbs"])
+    (rule,) = rules(changed(heartbeats=True))
+    assert rule["resources"] == ["leases"]
+    assert set(rule["verbs"]) == {"create", "patch", "list", "delete"}
+
+
+def test_heartbeats_have_a_namespace_of_their_own_unless_another_is_named() -> None:
+    spec = changed(heartbeats=True)
+    assert one(spec, "Namespace")["metadata"]["name"] == "konnectivity-heartbeats"
+    assert one(spec, "Role")["metadata"]["namespace"] == "konnectivity-heartbeats"
+    shared = changed(heartbeats=True, heartbeat_namespace="kube-system")
+    assert "Namespace" not in kinds(shared)
+    assert one(shared, "Role")["metadata"]["namespace"] == "kube-system"
 
 
 @pytest.mark.parametrize("spec", ALL, ids=name_of)
@@ -175,7 +187,7 @@ def test_no_token_is_mounted_that_is_not_used(spec: AgentSpec) -> None:
         if "serviceAccountToken" in source
     ]
     wanted = ["system:konnectivity-server"] if spec.uses_token else []
-    assert tokens == wanted + ([""] if spec.count_leases else [])
+    assert tokens == wanted + ([""] if spec.count_leases or spec.heartbeats else [])
 
 
 @pytest.mark.parametrize("spec", ALL, ids=name_of)
@@ -337,7 +349,8 @@ def test_a_network_policy_knows_servers_that_have_addresses() -> None:
 
 
 def test_a_network_policy_lets_out_to_the_api_for_leases_and_to_a_proxy() -> None:
-    assert {443, 6443} <= set(ports(policy(count_leases=True)["egress"]))
+    for reason in ("count_leases", "heartbeats"):
+        assert {443, 6443} <= set(ports(policy(**{reason: True})["egress"]))
     assert 3128 in ports(policy(environment=("https_proxy=http://p.example.com:3128",))["egress"])
 
 

@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_file_needs_only_server_and_image(file: Path) -> None:
     file.write_text(MINIMAL)
-    assert load(file) == PLAIN
+    assert load(file) == dataclasses.replace(PLAIN, heartbeats=True)
 
 
 def test_a_file_may_set_every_kind_of_value(file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final, Self
@@ -144,6 +145,7 @@ class Agent:
             await self._doors.enter_async_context(listeners)
             await self._doors.enter_async_context(self.watch)
             await self._count_leases()
+            await self._tell_heartbeats()
         except BaseException:
             await self._doors.aclose()
             raise
@@ -159,6 +161,23 @@ class Agent:
             )
             await self._doors.enter_async_context(counter)
             self.connections.census = Census(counter, source=self.options.server_count_source)
+
+    async def _tell_heartbeats(self) -> None:
+        if self.options.heartbeat_interval:
+            from konnectivity.agent.heartbeat import open_writer
+            from konnectivity.agent.vitals import Vitals
+
+            vitals = Vitals(
+                agent_id=self.options.agent_id,
+                connections=self.connections,
+                counters=self.counters,
+                certificates=lambda: self.certificates,
+                environ=os.environ,
+                started_at=time.time(),
+            )
+            writer = await open_writer(self.options, vitals, environ=os.environ)
+            self.connections.changed = writer.changed
+            await self._doors.enter_async_context(writer)
 
     def unready(self) -> str:
         """Why `/readyz` fails, in upstream's words where it has some; empty when ready."""

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from konnectivity.agent.attempts import Attempts
 from konnectivity.agent.census import Census
 from konnectivity.agent.counters import AgentCounters
 from konnectivity.agent.endpoint import Endpoints
@@ -64,6 +65,9 @@ class Connections:
         self.endpoints = endpoints or Endpoints(counters)
         self.budget = Budget(link.limits.process)
         self.census = census or Census()
+        self.attempts = Attempts()
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a server is connected or lost, or cannot be reached for another reason."""
         self._link = link
         self._sync = sync
         self._context = context
@@ -177,13 +181,17 @@ class Connections:
             text = str(error)
             log.summarised(text, "Cannot connect to a server", stage=stage, error=text)
             self.endpoints.events.publish("connection_failed", stage=stage, error=str(error))
+            if self.attempts.fail(str(target), stage, text):
+                self.changed()
             return False
         for known in self.usable:
             if known.server_id == link.server_id:
                 log.v(4, "Connected to this server already", serverID=link.server_id)
                 known.server_count, known.announced = link.server_count, link.announced
+                self.attempts.met_again += 1
                 link.close()
                 return False
+        self.attempts.succeed(str(target))
         self._add(link)
         return True
 
@@ -200,6 +208,7 @@ class Connections:
         if self.draining:
             link.drain()
         self.recount()
+        self.changed()
 
     def _remove(self, link: ServerLink, cause: str) -> None:
         self.links.remove(link)
@@ -207,6 +216,7 @@ class Connections:
         if link.packets is not None:
             self._counters.link_gone(link.packets, link.error)
         self.endpoints.journal.disconnected(link.packets, cause)
+        self.changed()
         log.info("Lost a server", serverID=link.server_id, cause=cause, connections=len(self.links))
         now = asyncio.get_running_loop().time()
         if now - link.since < self._sync.interval_cap:
@@ -219,6 +229,7 @@ class Connections:
     def drain(self) -> None:
         """Ask every server, also those to come, to prefer other agents."""
         self.draining = True
+        self.changed()
         self.endpoints.events.publish("draining", tunnels=self.tunnels)
         for link in self.links:
             link.drain()

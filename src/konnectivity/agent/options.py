@@ -21,8 +21,8 @@ IDENTIFIERS = frozenset(["ipv4", "ipv6", "host", "cidr", "default-route"])
 COUNT_SOURCES = frozenset(["", "default", "max"])
 LAST_PORT = 65535
 LONGEST_ALPN = 255  # bytes of a protocol's name (RFC 7301, 3.1)
-
-
+SHORTEST_HEARTBEAT = 1.0
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2}).{0,2}")
 
 
@@ -97,7 +97,13 @@ class AgentOptions(LogOptions):
     server_count_source: str = flag(
         "default", "With leases: default, they alone count; max, or what servers say if more."
     )
-    kubeconfig: str = flag("", "Kubeconfig for leases; empty: in-cluster configuration.")
+    heartbeat_interval: float = flag(
+        0.0, "How often to write the agent's state to the Kubernetes API, for diagnosis; 0: never."
+    )
+    heartbeat_namespace: str = flag("konnectivity-heartbeats", "Namespace of these heartbeats.")
+    kubeconfig: str = flag(
+        "", "Kubeconfig for leases and heartbeats; empty: in-cluster configuration."
+    )
     kube_api_content_type: str = flag(
         "application/vnd.kubernetes.protobuf",
         "Accepted without effect: requests to the API are JSON here.",
@@ -118,6 +124,7 @@ def validate(options: AgentOptions) -> list[str]:
         *_check_identity(options),
         *_check_tunnels(options),
         *_check_leases(options),
+        *_check_heartbeats(options),
         *protection.check(
             options.admin_cert,
             options.admin_key,
@@ -220,3 +227,11 @@ def _check_leases(options: AgentOptions) -> Iterator[str]:
     source = options.server_count_source
     if source not in COUNT_SOURCES:
         yield f"--server-count-source must be one of '', 'default', 'max', got {source}"
+
+
+def _check_heartbeats(options: AgentOptions) -> Iterator[str]:
+    interval = options.heartbeat_interval
+    if interval and interval < SHORTEST_HEARTBEAT:
+        yield f"heartbeat-interval must be 0 or at least 1s, got {format_duration(interval)}"
+    if not _NAMESPACE.fullmatch(options.heartbeat_namespace):
+        yield f"heartbeat-namespace {quote(options.heartbeat_namespace)} is no name of a namespace"

@@ -36,6 +36,7 @@ BLANK: Final = AgentSpec(
     authentication="",
     replicas=REPLICAS,
     drain_timeout=DRAIN,
+    heartbeats=False,
     extra_arguments=(EXTRA,),
     network_policy=True,
     destinations=(NETWORK,),
@@ -47,6 +48,7 @@ OPTIONS: Final[Mapping[str, dict[str, Any]]] = {
     'ne .Values.authentication "certificate"': {"authentication": "token"},
     'ne .Values.authentication "token"': {"authentication": "certificate"},
     ".Values.countLeases": {"count_leases": True},
+    ".Values.heartbeats": {"heartbeats": True},
     ".Values.hostNetwork": {"host_network": True},
     ".Values.caBundle": {"ca_bundle": BUNDLE},
 }
@@ -67,6 +69,7 @@ TEXTS: Final = {
     IMAGE: '{{ required "image must be set" .Values.image | quote }}',
     BUNDLE: "{{ .Values.caBundle | quote }}",
     NAMESPACE: "{{ .Release.Namespace }}",
+    BLANK.heartbeat_namespace: "{{ .Values.heartbeatNamespace }}",
     str(PORT): "{{ int .Values.server.port }}",
     str(REPLICAS): "{{ int .Values.replicas }}",
     format_duration(DRAIN): "{{ int .Values.drainTimeout }}s",
@@ -184,6 +187,9 @@ authentication: token
 caBundle: ""
 # Agents count servers by their leases in kube-system.
 countLeases: false
+# Agents write their state to the Kubernetes API, for konnectivity status and doctor; and where.
+heartbeats: true
+heartbeatNamespace: {AgentSpec.heartbeat_namespace}
 # Agents use their node's network.
 hostNetwork: false
 # Seconds that an agent which leaves waits for its tunnels.

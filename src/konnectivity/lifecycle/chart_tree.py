@@ -49,11 +49,12 @@ class Text:
 def merge(base: Any, variants: Variants) -> Tree:
     """`base`, with what each variant has otherwise under its condition.
 
-    Options must be independent of each other: where two change the same value, it cannot be said
-    what both do.
+    Options must be independent of each other: where two change the same value, both must make the
+    same of it.
 
     Raises:
-        ValueError: two options change the same value, or elements of a list look the same.
+        ValueError: two options make different things of a value, or elements of a list look the
+            same.
     """
     changed = {name: value for name, value in variants.items() if value != base}
     if not changed:
@@ -63,10 +64,16 @@ def merge(base: Any, variants: Variants) -> Tree:
     if isinstance(base, list):
         listed = {name: _keyed(value) for name, value in changed.items()}
         return list(_merge_entries(_keyed(base), listed).values())
-    if len(changed) > 1:
-        raise ValueError(f"{base!r} depends on {' and '.join(changed)}")
-    ((condition, value),) = changed.items()
-    return Either(condition, value, base)
+    return Either(*_agreed(changed, repr(base)), base)
+
+
+def _agreed(values: Mapping[str, Any], what: str) -> tuple[str, Any]:
+    """When a value is so, and the value, on which all options must agree."""
+    first, *others = values.values()
+    if any(each != first for each in others):
+        raise ValueError(f"{what} depends on {' and '.join(values)}")
+    conditions = list(values)
+    return conditions[0] if not others else f"or ({') ('.join(conditions)})", first
 
 
 def _merge_entries(base: dict[str, Any], variants: Mapping[str, dict[str, Any]]) -> dict[str, Tree]:
@@ -79,11 +86,9 @@ def _merge_entries(base: dict[str, Any], variants: Mapping[str, dict[str, Any]])
             raise ValueError(f"{name} depends on {' and '.join(lacking)}")
         if lacking:
             found[name] = Only(f"not ({lacking[0]})", found[name])
-    for condition, other in variants.items():
-        for name in other.keys() - base.keys():
-            if name in found:
-                raise ValueError(f"{name} depends on two options")
-            found[name] = Only(condition, other[name])
+    for name in {name for other in variants.values() for name in other} - base.keys():
+        having = {each: other[name] for each, other in variants.items() if name in other}
+        found[name] = Only(*_agreed(having, name))
     return _ordered(found, base, variants.values())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from konnectivity.lifecycle.objects.metadata import Object
 from konnectivity.lifecycle.objects.monitoring import monitoring
 from konnectivity.lifecycle.objects.policy import disruption_budget, network_policy
-from konnectivity.lifecycle.objects.rbac import rights
+from konnectivity.lifecycle.objects.rbac import heartbeat_namespace, rights
 from konnectivity.lifecycle.objects.workload import ca_bundle, service_account, workload
 from konnectivity.lifecycle.spec import AgentSpec
 from konnectivity.lifecycle.yaml_text import to_yaml as to_yaml
@@ -21,6 +21,7 @@ def render(spec: AgentSpec) -> list[Object]:
     objects that only an operator's API knows come last. Secrets are not among them.
     """
     return [
+        *heartbeat_namespace(spec),
         service_account(spec),
         *rights(spec),
         *ca_bundle(spec),

@@ -63,6 +63,12 @@ class AgentSpec:
     )
     count_leases: bool = flag(False, "Agents count servers by their leases.")
     lease_namespace: str = flag("kube-system", "Namespace of the leases.")
+    heartbeats: bool = flag(
+        True, "Agents write their state to the Kubernetes API, for konnectivity status and doctor."
+    )
+    heartbeat_namespace: str = flag(
+        "konnectivity-heartbeats", "Namespace of these heartbeats, best one of their own."
+    )
     identifiers: str = flag(
         "",
         "What an agent is near to; empty: in a daemonset its node's name and address. "
@@ -126,6 +132,11 @@ class AgentSpec:
     @property
     def uses_certificate(self) -> bool:
         return self.authentication in ("certificate", "both")
+
+    @property
+    def uses_api(self) -> bool:
+        """Whether agents talk to the Kubernetes API."""
+        return self.count_leases or self.heartbeats
 
     @property
     def selector_labels(self) -> Mapping[str, str]:

@@ -114,6 +114,7 @@ def _check_names(spec: AgentSpec) -> Iterator[str]:
     for name, text in (
         ("namespace", spec.namespace),
         ("lease-namespace", spec.lease_namespace),
+        ("heartbeat-namespace", spec.heartbeat_namespace),
         ("name", spec.name),
     ):
         if not _LABEL_NAME.fullmatch(text):

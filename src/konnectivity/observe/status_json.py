@@ -13,9 +13,11 @@ import types
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Final, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from konnectivity.observe.status import API_VERSION, AgentStatus, Event, ServerStatus, Status, Time
+
+T = TypeVar("T")
 
 Encode = Callable[[Any], Any]
 Decode = Callable[[Any, str], Any]
@@ -30,6 +32,11 @@ SLICE: Final = 100
 def to_json(value: Status | Event) -> bytes:
     """The whole document at once; see `render` for large ones."""
     return _dump(_encoder(cast(Any, type(value)))(value))
+
+
+def to_plain(value: object) -> Any:
+    """Any dataclass of such fields as dicts, lists and texts, as `json.dumps` takes them."""
+    return _encoder(cast(Any, type(value)))(value)
 
 
 async def render(status: Status) -> AsyncIterator[bytes]:
@@ -111,6 +118,16 @@ def event_from_json(body: bytes | str) -> Event:
         ValueError: as `from_json`.
     """
     found: Event = _decoder(Event)(json.loads(body), "")
+    return found
+
+
+def from_plain(kind: type[T], plain: object) -> T:
+    """The other way round: a dataclass from what `json.loads` gave.
+
+    Raises:
+        ValueError: a field is missing or of a wrong type: the text names it.
+    """
+    found: T = _decoder(cast(Any, kind))(plain, "")
     return found
 
 
@@ -202,7 +219,10 @@ def _fields(kind: Any) -> tuple[tuple[str, str, Any, Encode], ...]:
 @cache
 def _optional_fields(kind: Any) -> frozenset[str]:
     fields = dataclasses.fields(kind)
-    return frozenset(each.name for each in fields if each.default is not dataclasses.MISSING)
+    none = dataclasses.MISSING
+    return frozenset(
+        each.name for each in fields if each.default is not none or each.default_factory is not none
+    )
 
 
 def camel_case(name: str) -> str:

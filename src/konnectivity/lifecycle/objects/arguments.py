@@ -17,6 +17,8 @@ CA_DIRECTORY: Final = "/etc/konnectivity/ca"
 CA_FILE: Final = "ca.crt"
 CERTIFICATE_DIRECTORY: Final = "/etc/konnectivity/certificate"
 
+HEARTBEAT: Final = 60.0
+"""Seconds between heartbeats; extra arguments may change it."""
 KEEPALIVE: Final = 30.0
 """Seconds between pings: a server that vanished without a word is noticed, a NAT stays open."""
 
@@ -32,6 +34,7 @@ OWNED: Final = frozenset(
         "--drain-timeout",
         "--count-server-leases",
         "--lease-namespace",
+        "--heartbeat-namespace",
         "--health-server-host",
         "--health-server-port",
         "--agent-id",
@@ -56,6 +59,9 @@ def arguments(spec: AgentSpec) -> list[str]:
         found.append(f"--agent-identifiers={named}")
     if spec.count_leases:
         found += ["--count-server-leases", f"--lease-namespace={spec.lease_namespace}"]
+    if spec.heartbeats:
+        found.append(f"--heartbeat-interval={format_duration(HEARTBEAT)}")
+        found.append(f"--heartbeat-namespace={spec.heartbeat_namespace}")
     found.append(f"--health-server-port={HEALTH_PORT}")
     found.append(f"--drain-timeout={format_duration(spec.drain_timeout)}")
     found.append(f"--keepalive-time={format_duration(KEEPALIVE)}")

@@ -44,7 +44,7 @@ def replicas(spec: AgentSpec) -> int:
 def resources(spec: AgentSpec) -> Object:
     """Requests and the limit of memory, as given or by the table."""
     agents = max(spec.nodes, 1) if spec.is_daemonset else replicas(spec)
-    size = sizing.size(spec.nodes, agents, kubernetes=spec.count_leases)
+    size = sizing.size(spec.nodes, agents, kubernetes=spec.uses_api)
     return {
         "requests": {
             "cpu": spec.cpu_request or size.cpu,
@@ -128,6 +128,8 @@ def _environment(spec: AgentSpec) -> list[Object]:
         "NODE_NAME": "spec.nodeName",
         "NODE_IP": "status.hostIP",
     }
+    if spec.heartbeats:
+        fields |= {"POD_NAMESPACE": "metadata.namespace", "POD_UID": "metadata.uid"}
     downward: list[Object] = [
         {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
         for name, path in fields.items()
@@ -164,13 +166,13 @@ def _mounted(spec: AgentSpec) -> list[tuple[Object, str]]:
     if spec.uses_certificate:
         secret = {"secretName": spec.certificate_secret, "defaultMode": 0o440}
         found.append(({"name": "certificate", "secret": secret}, CERTIFICATE_DIRECTORY))
-    if spec.count_leases:
+    if spec.uses_api:
         found.append((_projected("kubernetes-api", *_account()), ACCOUNT))
     return found
 
 
 def _account() -> list[Object]:
-    """What the automatic mount of a service account's token would hold, for leases only."""
+    """What the automatic mount of a token would hold, for leases and heartbeats."""
     namespace = {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
     return [
         _token({"path": "token", "expirationSeconds": 3600}),

@@ -84,9 +84,9 @@ def _to_dns(spec: AgentSpec) -> list[Object]:
 
 
 def _to_others(spec: AgentSpec) -> list[Object]:
-    """The Kubernetes API, which has the leases, and the HTTP proxy on the way to servers."""
+    """The Kubernetes API, for leases and heartbeats, and the HTTP proxy on the way to servers."""
     found: list[Object] = []
-    if spec.count_leases:  # a policy sees the API server's own port, not that of its service
+    if spec.uses_api:  # a policy sees the API server's own port, not that of its service
         found.append({"ports": [_port(each) for each in API_PORTS]})
     for name, value in pairs(spec.environment).items():
         if name.upper() == "HTTPS_PROXY" and value:

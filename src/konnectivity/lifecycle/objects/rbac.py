@@ -13,16 +13,42 @@ SERVER: Final = "konnectivity-server"
 
 
 def rights(spec: AgentSpec) -> list[Object]:
-    """TokenReview for servers where agents show tokens; leases for both where they are counted."""
+    """TokenReview for servers where agents show tokens; leases for both where they are counted;
+    heartbeats for agents."""
     found: list[Object] = []
     user = {"kind": "User", "apiGroup": GROUP, "name": spec.server_user}
     if spec.uses_token:
         found.append(_token_review(spec, user))
+    account = {"kind": "ServiceAccount", "name": spec.name, "namespace": spec.namespace}
     if spec.count_leases:
-        account = {"kind": "ServiceAccount", "name": spec.name, "namespace": spec.namespace}
         found += _leases(spec, spec.name, ["get", "list", "watch"], account)
         found += _leases(spec, SERVER, ["get", "list", "create", "update", "delete"], user)
+    if spec.heartbeats:
+        found += _leases(
+            spec,
+            f"{spec.name}-heartbeats",
+            ["create", "patch", "list", "delete"],
+            account,
+            namespace=spec.heartbeat_namespace,
+        )
     return found
+
+
+def heartbeat_namespace(spec: AgentSpec) -> list[Object]:
+    """A namespace for nothing but heartbeats, so that their right is one to nothing else.
+
+    In the agents' own namespace, often kube-system, leases decide who leads.
+    """
+    if not spec.heartbeats or spec.heartbeat_namespace in (spec.namespace, spec.lease_namespace):
+        return []
+    name = spec.heartbeat_namespace
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": metadata(spec, name=name, namespace=""),
+        }
+    ]
 
 
 def _token_review(spec: AgentSpec, user: Object) -> Object:
@@ -36,8 +62,10 @@ def _token_review(spec: AgentSpec, user: Object) -> Object:
     }
 
 
-def _leases(spec: AgentSpec, name: str, verbs: list[str], subject: Object) -> list[Object]:
-    meta = metadata(spec, name=name, namespace=spec.lease_namespace)
+def _leases(
+    spec: AgentSpec, name: str, verbs: list[str], subject: Object, *, namespace: str = ""
+) -> list[Object]:
+    meta = metadata(spec, name=name, namespace=namespace or spec.lease_namespace)
     rule = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": verbs}
     return [
         {"apiVersion": f"{GROUP}/v1", "kind": "Role", "metadata": meta, "rules": [rule]},
