@@ -45,7 +45,8 @@ class Listener:
     `context` is asked for each connection, so that new certificates count from the next one on;
     None means plain text, where the loop's own server accepts: it is faster, and there is no
     handshake to watch. `sock` is closed at the end, and a Unix socket's file deleted if it is
-    still this socket's. Connections that were handed over are not touched.
+    still this socket's. Connections that were handed over are not touched. `tell` is given the
+    peer's address and the cause of each handshake that failed.
     """
 
     def __init__(
@@ -55,13 +56,14 @@ class Listener:
         *,
         context: Callable[[], ssl.SSLContext] | None = None,
         limits: ListenerLimits | None = None,
+        tell: Callable[[str, str], None] | None = None,
     ) -> None:
         limits = limits or ListenerLimits()
         tcp.tune(sock, user_timeout=limits.user_timeout)  # accepted sockets inherit the options
         self._sock = sock
         self._factory = protocol_factory
         self._file = _unix_file(sock)
-        self._tls = _TlsAcceptor(sock, protocol_factory, context, limits) if context else None
+        self._tls = _TlsAcceptor(sock, protocol_factory, context, limits, tell) if context else None
         self._plain: asyncio.AbstractServer | None = None
         self._closed = False
 
@@ -129,6 +131,7 @@ class _TlsAcceptor:
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         context: Callable[[], ssl.SSLContext],
         limits: ListenerLimits,
+        tell: Callable[[str, str], None] | None = None,
     ) -> None:
         self._sock = sock
         self._factory = protocol_factory
@@ -136,6 +139,7 @@ class _TlsAcceptor:
         self._limits = limits
         self._handshakes: set[asyncio.Task[None]] = set()
         self._faults = _FaultLog(limits.log_burst, limits.log_period)
+        self._tell = tell
         self._pause = 0.0  # seconds; above 0 while descriptors are short
         self._resumption: asyncio.TimerHandle | None = None
         self._accepting = False
@@ -212,7 +216,9 @@ class _TlsAcceptor:
             timeout = self._limits.handshake_timeout
             await secure(self._factory, sock, context, timeout=timeout)
         except OSError as error:  # a TimeoutError and all of TLS's are such
-            self._faults.report(peer, explain(error))
+            self._faults.report(peer, cause := explain(error))
+            if self._tell is not None:
+                self._tell(peer, cause)
         except Exception:
             log.exception("Connection failed peer=%s", peer)
 

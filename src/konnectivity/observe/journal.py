@@ -24,6 +24,9 @@ RECENT: Final = 100
 """Dials that are remembered, and again as many failed ones."""
 REPEAT_AFTER: Final = 1.0
 """Seconds between events of dials that fail for the same reason: a flood hides all else."""
+TURNED_AWAY: Final = 10
+"""Peers turned away that are told one by one in each period: whoever reaches the port is one."""
+TURNED_AWAY_PERIOD: Final = 10.0  # seconds
 LONGEST_TEXT: Final = 256
 """Characters of what others have chosen: destinations, errors, subjects."""
 LONGEST_ANNOUNCEMENT: Final = 64
@@ -74,6 +77,8 @@ class Journal:
         self._recent: deque[tuple[float, str, str, str, float, str]] = deque(maxlen=RECENT)
         self._failures: deque[tuple[float, str, str, str, float, str]] = deque(maxlen=RECENT)
         self._told: dict[str, tuple[float, int]] = {}
+        self._period = (0.0, 0)
+        """Until when peers turned away are counted, and how many there were."""
 
     def connected(self, carrier: object, record: PeerRecord) -> None:
         """A peer is up."""
@@ -98,6 +103,20 @@ class Journal:
                 tunnels=tunnels,
                 seconds=round(time.time() - record.since, 3),
             )
+
+    def turned_away(
+        self, kind: str, address: str, error: str, *, peer: str = "", reason: str = ""
+    ) -> None:
+        """A peer did not get in: `kind` is `handshake_failed` or `<peer>_refused`."""
+        now = time.time()
+        until, count = self._period
+        if now >= until:
+            until, count = now + TURNED_AWAY_PERIOD, 0
+        self._period = (until, count + 1)
+        if count < TURNED_AWAY:
+            facts = {self._kind: printable(peer, LONGEST_TEXT), "reason": reason} if peer else {}
+            error = printable(error, LONGEST_TEXT)
+            self._events.publish(kind, **facts, address=address, error=error)
 
     def dialed(
         self,

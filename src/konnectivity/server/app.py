@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from konnectivity.errors import ConfigError
@@ -176,7 +177,13 @@ class Server:
         options = self.options
         context = tls.for_agents(options, self.watch)
         sock = bind.tcp_socket(options.agent_bind_address, options.agent_port, flag="--agent-port")
-        listener = Listener(sock, self._agents.accept, context=context, limits=GRPC_LISTENER)
+        listener = Listener(
+            sock,
+            self._agents.accept,
+            context=context,
+            limits=GRPC_LISTENER,
+            tell=partial(self.exchange.journal.turned_away, "handshake_failed"),
+        )
         await self._doors.enter_async_context(listener)
         log.info("Listening for agents", address=listener.address)
         authentication.warn_of_open_door(options)

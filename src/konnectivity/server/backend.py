@@ -156,11 +156,15 @@ class Agents:
             stream.live(limits, review=None, expires=None)
 
     def _refuse(self, call: Call, error: RpcError | AuthenticationError, agent_id: str) -> None:
-        code, text = grpc.UNKNOWN, str(error)
+        code, text, reason = grpc.UNKNOWN, str(error), "metadata"
         if isinstance(error, RpcError):
             code, text = error.code, error.message
         else:
             self._exchange.counters.authentications[error.outcome] += 1
+            reason = error.outcome
+        self._exchange.journal.turned_away(
+            "agent_refused", call.peer, text, peer=agent_id, reason=reason
+        )
         log.summarised(
             ("refused", text), "Agent refused", address=call.peer, agentID=agent_id, cause=text
         )
