@@ -17,8 +17,9 @@ from konnectivity.net.admin_tls import for_admin
 from konnectivity.net.listen import Listener
 from konnectivity.net.reload import CertificateWatch
 from konnectivity.observe.admin import AdminServer, Guard
+from konnectivity.observe.page import page
 from konnectivity.observe.protection import BearerTokens, warn_of_plain_text
-from konnectivity.observe.route import Route
+from konnectivity.observe.route import Request, Response, Route
 
 
 class AdminOptions(Protocol):
@@ -68,7 +69,7 @@ class Doors:
         guard: Guard | None = None
         if tokens:
             warn_of_plain_text(host, encrypted=context is not None)
-            guard = (await asyncio.to_thread(BearerTokens, tokens)).refusal
+            guard = _but_for_the_page((await asyncio.to_thread(BearerTokens, tokens)).refusal)
         server = await self._stack.enter_async_context(AdminServer(routes, guard=guard))
         sock = bind.tcp_socket(host, port, flag=flag)
         await self._stack.enter_async_context(Listener(sock, server.accept, context=context))
@@ -82,11 +83,12 @@ class Doors:
         flag: str,
         watch: CertificateWatch,
     ) -> None:
-        """Listen for operators, with the protection and the profiles that `options` ask for.
+        """Listen for operators, with the page, the protection and the profiles of `options`.
 
         Raises:
             ConfigError: as `open`, or a certificate is wrong.
         """
+        routes = page() | routes
         if options.enable_profiling:
             routes = routes | await self._profiles(contention=options.enable_contention_profiling)
         context = for_admin(
@@ -111,3 +113,13 @@ class Doors:
         if not contention:
             return Profiling().routes
         return Profiling(await self._stack.enter_async_context(LagWatch())).routes
+
+
+def _but_for_the_page(guard: Guard) -> Guard:
+    """Whoever has no token yet can load the page, which asks for it."""
+    open_to_all = page().keys()
+
+    async def refusal(request: Request) -> Response | None:
+        return None if request.path in open_to_all else await guard(request)
+
+    return refusal

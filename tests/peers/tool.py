@@ -1,4 +1,4 @@
-"""Programs of other people, from the machine's packages: curl, nghttp, openssl, kubectl ..."""
+"""Programs of other people, from the machine's packages: curl, nghttp, openssl, chromium ..."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pytest
 from tests.peers.streams import PATIENCE
 
 PACKAGES = {
+    "chromium": "chromium",
     "curl": "curl",
     "nghttp": "nghttp2-client",
     "h2load": "nghttp2-client",
     "kubectl": "kubernetes-client",
     "openssl": "openssl",
+    "promtool": "prometheus",
 }
 
 
