@@ -75,11 +75,12 @@ def test_the_charts_defaults_are_those_of_a_specification() -> None:
 @pytest.mark.parametrize("shown", ["token", "certificate", "both"])
 def test_the_chart_renders_what_the_renderer_does(mode: str, shown: str) -> None:
     """All combinations of what changes the objects' shape."""
-    for leases, host, bundle, monitored in itertools.product((False, True), repeat=4):
+    for leases, beats, host, bundle, monitored in itertools.product((False, True), repeat=5):
         assert helm(
             mode=mode,
             authentication=shown,
             countLeases=leases,
+            heartbeats=beats,
             hostNetwork=host,
             caBundle=CA if bundle else "",
             monitoring=monitored,
@@ -87,6 +88,7 @@ def test_the_chart_renders_what_the_renderer_does(mode: str, shown: str) -> None
             mode=mode,
             authentication=shown,
             count_leases=leases,
+            heartbeats=beats,
             host_network=host,
             ca_bundle=CA if bundle else "",
             monitoring=monitored,
@@ -140,7 +142,7 @@ def test_the_chart_says_what_must_be_set(missing: dict[str, Any]) -> None:
     [
         ({"a": 1}, {"a": 2}, {"a": 3}),
         ({"a": 1}, {}, {}),
-        ({}, {"a": 1}, {"a": 1}),
+        ({}, {"a": 1}, {"a": 2}),
         ([{"name": "a", "b": 1}], [{"name": "a", "b": 2}], [{"name": "a", "b": 3}]),
     ],
 )
@@ -149,6 +151,11 @@ def test_options_that_change_the_same_value_cannot_be_merged(
 ) -> None:
     with pytest.raises(ValueError, match="depends on"):
         merge(base, {"one": one, "other": other})
+
+
+def test_options_that_make_the_same_of_a_value_share_it() -> None:
+    merged = merge({"a": 1}, {"eq 1 1": {"a": 2, "b": 3}, ".x": {"a": 2, "b": 3}})
+    assert (merged["a"].condition, merged["b"].condition) == ("or (eq 1 1) (.x)",) * 2
 
 
 def test_elements_that_look_the_same_cannot_be_merged() -> None:

@@ -1,4 +1,4 @@
-"""The folder `deploy/`: Helm chart, kustomizations and the control plane's files, all rendered.
+"""The folder `deploy/`: Helm chart, kustomizations, the control plane's files, alerts, dashboards.
 
 `python -m konnectivity.lifecycle.deploy [FOLDER]` writes it anew, `deploy` by default.
 """
@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from konnectivity import __version__
-from konnectivity.lifecycle import control_plane
+from konnectivity.lifecycle import alerts, control_plane, dashboards
 from konnectivity.lifecycle.chart import chart
 from konnectivity.lifecycle.control_plane_spec import ControlPlaneSpec
 from konnectivity.lifecycle.kustomize import kustomizations
 from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.yaml_text import to_yaml
 
 EXAMPLE: Final = AgentSpec(
     server="konnectivity.example.com:8091",
@@ -22,12 +23,18 @@ EXAMPLE: Final = AgentSpec(
     destinations=("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
 )
 """What the kustomizations and the control plane's files are made for; to be patched."""
-FOLDERS: Final = ("helm/konnectivity-agent", "kustomize", "control-plane")
+FOLDERS: Final = ("helm/konnectivity-agent", "kustomize", "control-plane", "prometheus", "grafana")
 
 
 def files() -> dict[str, str]:
     """All texts by path within the folder."""
-    made = (chart(), kustomizations(EXAMPLE), control_plane.files(EXAMPLE, ControlPlaneSpec()))
+    made = (
+        chart(),
+        kustomizations(EXAMPLE),
+        control_plane.files(EXAMPLE, ControlPlaneSpec()),
+        {"rules.yaml": to_yaml([alerts.rule_file()])},
+        dashboards.files(),
+    )
     return {
         f"{folder}/{name}": text
         for folder, texts in zip(FOLDERS, made, strict=True)
