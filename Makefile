@@ -51,6 +51,7 @@ reference: $(VENV)/.runtime  ## write the generated pages of docs/reference anew
 	$(BIN)/python -m konnectivity.cli.reference > docs/reference/flags.md
 	$(BIN)/python -m konnectivity.cli.metrics_reference > docs/reference/metrics.md
 	$(BIN)/python -m konnectivity.cli.spec_reference > docs/reference/agent-spec.md
+	$(BIN)/python -m konnectivity.cli.checks_reference
 
 deploy: $(VENV)/.runtime  ## write deploy/ anew: Helm chart, kustomizations, control plane
 	$(BIN)/python -m konnectivity.lifecycle.deploy
