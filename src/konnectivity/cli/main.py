@@ -146,6 +146,26 @@ def _manifests(argv: Sequence[str]) -> int:
     return run(argv)
 
 
+def _status(argv: Sequence[str]) -> int:
+    run: Callable[[Sequence[str]], int] = resolve_name("konnectivity.cli.status:main")
+    return run(argv)
+
+
+def _top(argv: Sequence[str]) -> int:
+    run: Callable[[Sequence[str]], int] = resolve_name("konnectivity.cli.top:main")
+    return run(argv)
+
+
+def _doctor(argv: Sequence[str]) -> int:
+    run: Callable[[Sequence[str]], int] = resolve_name("konnectivity.cli.doctor:main")
+    return run(argv)
+
+
+def _explain(argv: Sequence[str]) -> int:
+    run: Callable[[Sequence[str]], int] = resolve_name("konnectivity.cli.explain:main")
+    return run(argv)
+
+
 def _version(argv: Sequence[str]) -> int:
     sys.stdout.write(version())
     return OK
@@ -186,6 +206,10 @@ COMMANDS = {
     "demo": Command(_demo, "Send real traffic through a throwaway server and agent."),
     "certs": Command(_certs, "Make certificates, show and renew them, move to another CA."),
     "manifests": Command(_manifests, "Print the objects that put agents into a cluster."),
+    "status": Command(_status, "Show agents, servers, and what is between them."),
+    "top": Command(_top, "The same, live: the busiest tunnels, rates, failures."),
+    "doctor": Command(_doctor, "Say what is wrong, where, how it is known and what to do."),
+    "explain": Command(_explain, "Show the way to a webhook or a node, and where it breaks."),
     "version": Command(_version, "Show the version."),
     "help": Command(_help, "Show this table, or the help of a command."),
 }
