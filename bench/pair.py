@@ -95,6 +95,17 @@ def free_ports(count: int) -> list[int]:
     raise BenchError(f"no {count} free ports in {PORTS.start} to {PORTS.stop}")
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that serves: its frontend socket, the ports of agents and health, its process."""
+
+    uds: Path
+    agent_port: int
+    health_port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
 @contextmanager
 def running(spec: PairSpec, mode: str, certificates: Certificates) -> Iterator[Pair]:
     """Start a pair in `mode`, hand it out once both are ready, and stop it.
@@ -103,34 +114,9 @@ def running(spec: PairSpec, mode: str, certificates: Certificates) -> Iterator[P
         BenchError: a process ended or did not become ready; with the last line of its log.
     """
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        agent_port, health, admin, agent_health, agent_admin = free_ports(5)
-        uds = directory / "frontend.sock"
-        server_log, agent_log = directory / "server.log", directory / "agent.log"
-        server = stack.enter_context(
-            _process(
-                (
-                    *spec.server,
-                    f"--mode={mode}",
-                    f"--uds-name={uds}",
-                    "--server-port=0",
-                    f"--cluster-cert={certificates.server_cert}",
-                    f"--cluster-key={certificates.server_key}",
-                    f"--cluster-ca-cert={certificates.ca}",
-                    "--agent-bind-address=127.0.0.1",
-                    f"--agent-port={agent_port}",
-                    "--health-bind-address=127.0.0.1",
-                    f"--health-port={health}",
-                    "--admin-bind-address=127.0.0.1",
-                    f"--admin-port={admin}",
-                    "--server-id=bench-server",
-                    "-v=0",
-                    "--logtostderr",
-                ),
-                server_log,
-            )
-        )
-        _await(f"http://127.0.0.1:{health}/healthz", server, server_log, f"{spec.name} server")
+        server = stack.enter_context(serving(spec, mode, certificates))
+        agent_health, agent_admin = free_ports(2)
+        log = server.log.with_name("agent.log")
         agent = stack.enter_context(
             _process(
                 (
@@ -139,7 +125,7 @@ def running(spec: PairSpec, mode: str, certificates: Certificates) -> Iterator[P
                     f"--agent-cert={certificates.agent_cert}",
                     f"--agent-key={certificates.agent_key}",
                     "--proxy-server-host=127.0.0.1",
-                    f"--proxy-server-port={agent_port}",
+                    f"--proxy-server-port={server.agent_port}",
                     "--health-server-host=127.0.0.1",
                     f"--health-server-port={agent_health}",
                     "--admin-bind-address=127.0.0.1",
@@ -148,12 +134,46 @@ def running(spec: PairSpec, mode: str, certificates: Certificates) -> Iterator[P
                     "-v=0",
                     "--logtostderr",
                 ),
-                agent_log,
+                log,
             )
         )
-        _await(f"http://127.0.0.1:{agent_health}/readyz", agent, agent_log, f"{spec.name} agent")
-        _await(f"http://127.0.0.1:{health}/readyz", server, server_log, f"{spec.name} server")
-        yield Pair(spec.name, uds, server.pid, agent.pid)
+        _await(f"http://127.0.0.1:{agent_health}/readyz", agent, log, f"{spec.name} agent")
+        ready = f"http://127.0.0.1:{server.health_port}/readyz"
+        _await(ready, server.process, server.log, f"{spec.name} server")
+        yield Pair(spec.name, server.uds, server.process.pid, agent.pid)
+
+
+@contextmanager
+def serving(spec: PairSpec, mode: str, certificates: Certificates) -> Iterator[Server]:
+    """Start the server of a pair alone, hand it out once it listens, and stop it.
+
+    Raises:
+        BenchError: it ended or did not answer; with the last line of its log.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        agent_port, health, admin = free_ports(3)
+        uds, log = Path(directory) / "frontend.sock", Path(directory) / "server.log"
+        command = (
+            *spec.server,
+            f"--mode={mode}",
+            f"--uds-name={uds}",
+            "--server-port=0",
+            f"--cluster-cert={certificates.server_cert}",
+            f"--cluster-key={certificates.server_key}",
+            f"--cluster-ca-cert={certificates.ca}",
+            "--agent-bind-address=127.0.0.1",
+            f"--agent-port={agent_port}",
+            "--health-bind-address=127.0.0.1",
+            f"--health-port={health}",
+            "--admin-bind-address=127.0.0.1",
+            f"--admin-port={admin}",
+            "--server-id=bench-server",
+            "-v=0",
+            "--logtostderr",
+        )
+        with _process(command, log) as process:
+            _await(f"http://127.0.0.1:{health}/healthz", process, log, f"{spec.name} server")
+            yield Server(uds, agent_port, health, process, log)
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def run(plan: Plan, tell: Callable[[str], None]) -> list[Taken]:
     measured on one right after the other and a change of the machine's mood hits both alike.
     """
     program = generator.build()
-    _raise_file_limit(plan)
+    raise_file_limit(OPEN_FILES if any(row.name == "idle" for row in plan.rows) else 0)
     taken: list[Taken] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         certificates = certificate.issue(Path(directory))
@@ -113,17 +113,18 @@ def _read_memory(pair: Pair, into: dict[str, float]) -> None:
         into[f"{role}_rss"], into[f"{role}_pss"] = now.rss, now.pss
 
 
-def _raise_file_limit(plan: Plan) -> None:
+def raise_file_limit(wanted: int) -> None:
+    """Let this process and those it starts have as many files open as they may.
+
+    Raises:
+        BenchError: that is fewer than `wanted`.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if (
-        hard != resource.RLIM_INFINITY
-        and hard < OPEN_FILES
-        and any(row.name == "idle" for row in plan.rows)
-    ):
+    if hard != resource.RLIM_INFINITY and hard < wanted:
         raise BenchError(
-            f"row idle needs {OPEN_FILES} open files and the hard limit is {hard}: "
-            "raise it (ulimit -Hn), or leave the row out with --rows"
+            f"{wanted} open files are needed and the hard limit is {hard}: raise it (ulimit -Hn), "
+            "or leave out what needs them (row idle: --rows)"
         )
     if soft != hard:
-        wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else hard
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+        most = wanted if hard == resource.RLIM_INFINITY else hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

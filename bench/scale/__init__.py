@@ -1,0 +1,1 @@
+"""What thousands of agents and tunnels cost, measured, and simulated past one machine."""
