@@ -126,7 +126,7 @@ def nothing_blocks() -> Iterator[None]:
         # Files of /proc, which are memory, at each scrape of the metrics and for the status.
         function.can_block_in("konnectivity/observe/process.py", {"families", "open_descriptors"})
         # The Unix socket's own file, at the start and at the end.
-        function.can_block_in("konnectivity/net/listen.py", {"_unix_file", "_delete_file"})
+        function.can_block_in("konnectivity/net/bind.py", {"file_of", "remove_file"})
         # What log records are written to is the user's choice.
         function.can_block_in("logging/__init__.py", {"emit"})
     watch.activate()

@@ -151,7 +151,7 @@ def _started(command: Sequence[str], who: str) -> Iterator[None]:
 def _dial(program: Path, uds: Path) -> float:
     """Seconds of a dial and close, the median of several runs of sequential ones."""
     arguments = [f"--mode={MODE}", f"--uds={uds}", "--dialers=1", f"--seconds={DIAL_SECONDS}"]
-    found = []
+    found: list[float] = []
     for _ in range(DIAL_SAMPLES):
         report = generator.run(program, arguments)
         if report["errors"]:

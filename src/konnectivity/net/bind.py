@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import Protocol
 
 from konnectivity.errors import ConfigError
 from konnectivity.net.address import join_host_port
@@ -70,6 +71,31 @@ def unix_socket(path: str, *, delete_existing: bool) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+class Named(Protocol):
+    """A socket, as far as its name is concerned."""
+
+    @property
+    def family(self) -> int: ...
+    def getsockname(self) -> object: ...
+
+
+def file_of(sock: Named) -> tuple[int, int] | None:
+    """Device and inode of the file behind a bound Unix socket."""
+    if sock.family != socket.AF_UNIX:
+        return None
+    try:
+        status = Path(str(sock.getsockname())).lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def remove_file(sock: Named, file: tuple[int, int] | None) -> None:
+    """Delete a Unix socket's file, unless another process has put its own in that place."""
+    if file is not None and file_of(sock) == file:
+        Path(str(sock.getsockname())).unlink(missing_ok=True)
 
 
 def _any_socket(port: int) -> socket.socket:

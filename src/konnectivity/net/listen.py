@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
-from konnectivity.net import tcp
+from konnectivity.net import bind, tcp
 from konnectivity.net.address import join_host_port
 from konnectivity.net.bind import BACKLOG
 from konnectivity.net.handshake import HANDSHAKE_TIMEOUT, explain, secure
@@ -39,30 +40,44 @@ class ListenerLimits:
     log_period: float = 10.0  # seconds
 
 
+class AcceptingSocket(Protocol):
+    """A listening socket that does not block, or what stands for one."""
+
+    @property
+    def family(self) -> int: ...
+    def accept(self) -> tuple[socket.socket, object]: ...
+    def fileno(self) -> int: ...
+    def getsockname(self) -> object: ...
+    def close(self) -> None: ...
+
+
 class Listener:
     """Accepts on `sock`, does TLS where there is a context, and hands over to protocols.
 
     `context` is asked for each connection, so that new certificates count from the next one on;
     None means plain text, where the loop's own server accepts: it is faster, and there is no
     handshake to watch. `sock` is closed at the end, and a Unix socket's file deleted if it is
-    still this socket's. Connections that were handed over are not touched. `tell` is given the
-    peer's address and the cause of each handshake that failed.
+    still this socket's, unless the socket is `shared` with other processes. Connections that were
+    handed over are not touched. `tell` is given the peer's address and the cause of each handshake
+    that failed.
     """
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: AcceptingSocket,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         *,
         context: Callable[[], ssl.SSLContext] | None = None,
         limits: ListenerLimits | None = None,
+        shared: bool = False,
         tell: Callable[[str, str], None] | None = None,
     ) -> None:
         limits = limits or ListenerLimits()
-        tcp.tune(sock, user_timeout=limits.user_timeout)  # accepted sockets inherit the options
+        if isinstance(sock, socket.socket):  # accepted sockets inherit the options
+            tcp.tune(sock, user_timeout=limits.user_timeout)
         self._sock = sock
         self._factory = protocol_factory
-        self._file = _unix_file(sock)
+        self._file = None if shared else bind.file_of(sock)
         self._tls = _TlsAcceptor(sock, protocol_factory, context, limits, tell) if context else None
         self._plain: asyncio.AbstractServer | None = None
         self._closed = False
@@ -77,9 +92,13 @@ class Listener:
     async def _serve_plain(self) -> None:
         loop = asyncio.get_running_loop()
         # The loop closes its socket when it likes; ours stays, for `address` and the file.
-        sock = self._sock.dup()
+        sock = socket.socket(fileno=os.dup(self._sock.fileno()))
         if sock.family == socket.AF_UNIX:
-            server = await loop.create_unix_server(self._factory, sock=sock, backlog=BACKLOG)
+            # Python 3.13's own loop deletes the file, be it shared or not.
+            kept: dict[str, Any] = {"cleanup_socket": False} if _deletes_files(loop) else {}
+            server = await loop.create_unix_server(
+                self._factory, sock=sock, backlog=BACKLOG, **kept
+            )
         else:
             server = await loop.create_server(self._factory, sock=sock, backlog=BACKLOG)
         self._plain = server
@@ -100,7 +119,8 @@ class Listener:
     @property
     def port(self) -> int:
         """The TCP port, 0 for a Unix socket."""
-        return 0 if self._sock.family == socket.AF_UNIX else int(self._sock.getsockname()[1])
+        name = self._sock.getsockname()
+        return int(name[1]) if isinstance(name, tuple) else 0
 
     async def close(self) -> None:
         """Stop accepting, end the handshakes in progress and close the socket. Safe to repeat."""
@@ -111,15 +131,10 @@ class Listener:
             self._tls.suspend()
         if self._plain is not None:
             self._plain.close()
-        self._delete_file()
+        bind.remove_file(self._sock, self._file)
         self._sock.close()
         if self._tls is not None:
             await self._tls.end_handshakes()
-
-    def _delete_file(self) -> None:
-        """Delete the Unix socket's file, unless another process has put its own in that place."""
-        if self._file is not None and _unix_file(self._sock) == self._file:
-            Path(self.address).unlink(missing_ok=True)
 
 
 class _TlsAcceptor:
@@ -127,7 +142,7 @@ class _TlsAcceptor:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: AcceptingSocket,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         context: Callable[[], ssl.SSLContext],
         limits: ListenerLimits,
@@ -248,15 +263,8 @@ class _FaultLog:
         self._count = 0
 
 
-def _unix_file(sock: socket.socket) -> tuple[int, int] | None:
-    """Device and inode of the file behind a bound Unix socket."""
-    if sock.family != socket.AF_UNIX:
-        return None
-    try:
-        status = Path(sock.getsockname()).lstat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+def _deletes_files(loop: asyncio.AbstractEventLoop) -> bool:
+    return sys.version_info >= (3, 13) and isinstance(loop, asyncio.SelectorEventLoop)
 
 
 def _name(address: object) -> str:

@@ -86,7 +86,7 @@ class Traffic:
 class Program:
     """The process that answers. `unready` is empty when it is ready.
 
-    `modes` and `strategies` are a server's; an agent has none.
+    `modes`, `strategies` and `workers`, the processes of which it consists, are a server's.
     """
 
     id: str
@@ -100,6 +100,7 @@ class Program:
     listeners: tuple[Listener, ...]
     limits: tuple[Limit, ...]
     certificates: tuple[Certificate, ...]
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,8 @@ class Peer:
 
     `software` is the peer's user agent, `version` what one of ours announces; both may be empty.
     `identifiers` are an agent's, by kind. `round_trip` is that of an HTTP/2 PING, None until one
-    is answered. `dials` are those that ended, `dials_failed` are among them.
+    is answered. `dials` are those that ended, `dials_failed` are among them. `connections` is at
+    how many of a server's workers an agent is.
     """
 
     id: str
@@ -125,6 +127,7 @@ class Peer:
     traffic: Traffic
     dials: int
     dials_failed: int
+    connections: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from konnectivity.net.reload import CertificateWatch
 from konnectivity.observe import status
 from konnectivity.observe.api import api, health
 from konnectivity.observe.exposition import CONTENT_TYPE, render
-from konnectivity.observe.route import Request, Response
+from konnectivity.observe.route import Request, Response, Route
 from konnectivity.server import metrics
 from konnectivity.server.exchange import Exchange
 from konnectivity.server.options import ServerOptions
@@ -41,7 +41,7 @@ class AdminListeners:
             unready=unready,
             stopping=stopping,
             certificates=lambda: watch.certificates,
-            listeners=lambda: list(_listeners(options)),
+            listeners=lambda: list(listeners(options)),
             started_at=time.time(),
         )
         self._doors = Doors()
@@ -57,12 +57,11 @@ class AdminListeners:
             await self._doors.open(
                 options.health_bind_address,
                 options.health_port,
-                health(self._ready, self._metrics),
+                self.health,
                 flag="--health-port",
             )
-            routes = {"/metrics": self._metrics, **api(self._report.take, self._exchange.events)}
             await self._doors.open_admin(
-                options, options.admin_port, routes, flag="--admin-port", watch=self._watch
+                options, options.admin_port, self.admin, flag="--admin-port", watch=self._watch
             )
         except BaseException:
             await self._doors.close()
@@ -71,6 +70,16 @@ class AdminListeners:
 
     async def __aexit__(self, *_: object) -> None:
         await self._doors.close()
+
+    @property
+    def health(self) -> dict[str, Route]:
+        """What the health port serves."""
+        return health(self._ready, self._metrics)
+
+    @property
+    def admin(self) -> dict[str, Route]:
+        """What the admin port serves, profiles aside."""
+        return {"/metrics": self._metrics, **api(self._report.take, self._exchange.events)}
 
     def _ready(self, request: Request) -> Response:
         """Upstream's words; with `?verbose` in Kubernetes' form, as its agent has it."""
@@ -87,7 +96,8 @@ class AdminListeners:
         return Response(page, content_type=CONTENT_TYPE)
 
 
-def _listeners(options: ServerOptions) -> Iterator[status.Listener]:
+def listeners(options: ServerOptions) -> Iterator[status.Listener]:
+    """Where a server with these options listens."""
     frontend = options.uds_name or join_host_port(options.server_bind_address, options.server_port)
     agent = join_host_port(options.agent_bind_address, options.agent_port)
     health = join_host_port(options.health_bind_address, options.health_port)

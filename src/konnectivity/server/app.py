@@ -7,6 +7,8 @@ open tunnels, then everything is closed.
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -17,7 +19,7 @@ from konnectivity.errors import ConfigError
 from konnectivity.net import bind
 from konnectivity.net.certificate import CertificateFacts
 from konnectivity.net.h2 import H2Options, H2Settings
-from konnectivity.net.listen import Listener, ListenerLimits
+from konnectivity.net.listen import AcceptingSocket, Listener, ListenerLimits
 from konnectivity.net.loop import Signals
 from konnectivity.net.loop import run as run_loop
 from konnectivity.net.reload import CertificateWatch
@@ -157,28 +159,32 @@ class Server:
             self.farewells.append(self._leases.leave)
 
     async def _start_frontend(self) -> None:
-        options = self.options
-        context = tls.for_frontends(options, self.watch)
-        if options.uds_name:
-            sock = bind.unix_socket(
-                options.uds_name, delete_existing=options.delete_existing_uds_file
-            )
-        else:
-            sock = bind.tcp_socket(
-                options.server_bind_address, options.server_port, flag="--server-port"
-            )
-        # Not where CONNECT is served: the kernel counts a paused reader as one that is gone.
-        limits = GRPC_LISTENER if options.modes == {"grpc"} else None
-        listener = Listener(sock, self._frontends.accept, context=context, limits=limits)
+        context = tls.for_frontends(self.options, self.watch)
+        listener = self._frontend_listener(self._frontend_socket(), context)
         await self._doors.enter_async_context(listener)
         log.info("Listening for frontends", address=listener.address)
 
+    def _frontend_listener(
+        self,
+        sock: AcceptingSocket,
+        context: Callable[[], ssl.SSLContext] | None,
+        *,
+        shared: bool = False,
+    ) -> Listener:
+        # Not where CONNECT is served: the kernel counts a paused reader as one that is gone.
+        limits = GRPC_LISTENER if self.options.modes == {"grpc"} else None
+        return Listener(sock, self._frontends.accept, context=context, limits=limits, shared=shared)
+
+    def _frontend_socket(self) -> AcceptingSocket:
+        return frontend_socket(self.options)
+
+    def _agent_socket(self) -> AcceptingSocket:
+        return agent_socket(self.options)
+
     async def _start_agents(self) -> None:
-        options = self.options
-        context = tls.for_agents(options, self.watch)
-        sock = bind.tcp_socket(options.agent_bind_address, options.agent_port, flag="--agent-port")
+        context = tls.for_agents(self.options, self.watch)
         listener = Listener(
-            sock,
+            self._agent_socket(),
             self._agents.accept,
             context=context,
             limits=GRPC_LISTENER,
@@ -186,17 +192,19 @@ class Server:
         )
         await self._doors.enter_async_context(listener)
         log.info("Listening for agents", address=listener.address)
-        authentication.warn_of_open_door(options)
+        authentication.warn_of_open_door(self.options)
 
     async def _start_admin(self) -> None:
-        listeners = AdminListeners(
+        await self._admin.enter_async_context(self._admin_listeners())
+
+    def _admin_listeners(self) -> AdminListeners:
+        return AdminListeners(
             self.options,
             self.exchange,
             watch=self.watch,
             unready=self.unready,
             stopping=lambda: self.stopping,
         )
-        await self._admin.enter_async_context(listeners)
 
     @property
     def certificates(self) -> list[CertificateFacts]:
@@ -243,13 +251,33 @@ async def _all_or_every_reason(*steps: Callable[[], Awaitable[None]]) -> None:
         raise ConfigError("; ".join(problems))
 
 
-async def serve(options: ServerOptions) -> int:
+def frontend_socket(options: ServerOptions) -> socket.socket:
+    """The listening socket for frontends.
+
+    Raises:
+        ConfigError: the address or the path cannot be had.
+    """
+    if options.uds_name:
+        return bind.unix_socket(options.uds_name, delete_existing=options.delete_existing_uds_file)
+    return bind.tcp_socket(options.server_bind_address, options.server_port, flag="--server-port")
+
+
+def agent_socket(options: ServerOptions) -> socket.socket:
+    """The listening socket for agents.
+
+    Raises:
+        ConfigError: the address cannot be had.
+    """
+    return bind.tcp_socket(options.agent_bind_address, options.agent_port, flag="--agent-port")
+
+
+async def serve(make: Callable[[], Server]) -> int:
     """Serve until SIGTERM or SIGINT; a second one ends the process at once, with status 1."""
     with Signals() as signals:
-        server = Server(options)
+        server = make()
         async with server:
             await signals.first.wait()
-            log.info("Stopping", gracefully=options.graceful_shutdown_timeout)
+            log.info("Stopping", gracefully=server.options.graceful_shutdown_timeout)
             stopping = asyncio.ensure_future(server.stop())
             impatient = asyncio.ensure_future(signals.second.wait())
             await asyncio.wait({stopping, impatient}, return_when=asyncio.FIRST_COMPLETED)
@@ -267,4 +295,8 @@ def run(options: ServerOptions) -> int:
     Raises:
         ConfigError: it cannot start.
     """
-    return run_loop(lambda: serve(options))
+    if options.workers > 1:
+        from konnectivity.server.workers import supervisor
+
+        return supervisor.run(options)
+    return run_loop(lambda: serve(lambda: Server(options)))

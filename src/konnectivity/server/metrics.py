@@ -166,6 +166,15 @@ _EXPIRY = SERVER.gauge(
     note="`file` is the name of the flag, `state` is `in_use` or `on_disk`.",
 )
 _BUILD = SERVER.gauge("build_info", "This program's version; the value is 1.", "version", ours=True)
+_WORKERS = SERVER.gauge("workers", "Workers that are up (`--workers`).", ours=True)
+_WORKER_RESTARTS = SERVER.counter(
+    "worker_restarts_total", "How often a worker had to be started again.", ours=True
+)
+
+
+def of_workers(*, up: int, restarts: int) -> list[Family]:
+    """What only a server of several processes has."""
+    return [_WORKERS.value(up), _WORKER_RESTARTS.value(restarts)]
 
 
 def families(exchange: Exchange, certificates: Iterable[CertificateFacts] = ()) -> list[Family]:

@@ -24,6 +24,7 @@ MODES = frozenset(["grpc", "http-connect"])
 DIAL_TIMEOUT = 30.0  # seconds; kube-apiserver gives up on its own dials after this
 FIRST_UNRESERVED_PORT = 1024
 LAST_REGISTERED_PORT = 49151
+MOST_WORKERS = 64  # each costs some 30 MB and a connection of every agent
 
 TLS_VERSIONS = ("VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13")
 CIPHER_SUITES = frozenset(
@@ -147,9 +148,12 @@ class ServerOptions(LogOptions):
     )
     graceful_shutdown_timeout: float = flag(0.0, "Bound of an orderly stop; 0: stop at once.")
     backend_dial_timeout: float = flag(0.0, "Bound of a dial through an agent; 0: 30s.")
-    max_tunnels: int = flag(50_000, "Tunnels and dials at once; 0: any number.")
+    max_tunnels: int = flag(50_000, "Tunnels and dials at once, of a worker; 0: any number.")
     max_pending_dials: int = flag(
-        10_000, "Dials that no agent has answered yet, at once; 0: any number."
+        10_000, "Dials of a worker that no agent has answered yet, at once; 0: any number."
+    )
+    workers: int = flag(
+        1, "Processes that share the ports; agents connect to each as to a server of its own."
     )
     warn_on_channel_limit: bool = flag(
         True, "", deprecated="it has no effect; queues have metrics instead."
@@ -363,6 +367,8 @@ def _check_times(options: ServerOptions) -> Iterator[str]:
     if options.authentication_timeout <= 0:
         shown = format_duration(options.authentication_timeout)
         yield f"authentication-timeout must be > 0, got {shown}"
+    if not 1 <= options.workers <= MOST_WORKERS:
+        yield f"workers must be 1 to {MOST_WORKERS}, got {options.workers}"
     for name, count in (
         ("max-tunnels", options.max_tunnels),
         ("max-pending-dials", options.max_pending_dials),
