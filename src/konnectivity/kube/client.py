@@ -23,6 +23,7 @@ from konnectivity.kube.kubeconfig import ACCOUNT, from_file, from_pod, one_line
 if TYPE_CHECKING:
     import httpx2
     from lightkube import AsyncClient
+    from lightkube.config.kubeconfig import SingleConfig
     from lightkube.core.generic_client import GenericAsyncClient
 
 DEFAULT_QPS: Final = 5.0
@@ -60,22 +61,43 @@ def connect(
     burst: int = 0,
     timeout: float = REQUEST_LIMIT,
     account: str = ACCOUNT,
+    multiplex: bool = False,
 ) -> AsyncClient:
     """A client for the cluster of `kubeconfig`, or of the pod we run in if that is empty.
 
     Reads files, talks to nobody. A token file, such as a pod's, is read again when the API has
     refused what it held, and the request is repeated with what it holds now. A `qps` or `burst` of
-    0 is client-go's default, a negative `qps` no limit. `close` it.
+    0 is client-go's default, a negative `qps` no limit. With `multiplex` all requests share one
+    HTTP/2 connection, which pays for who has many watches. `close` it.
 
     Raises:
         ConfigError: with file, field and remedy.
     """
-    from lightkube import AsyncClient
-
     config = from_file(Path(kubeconfig).expanduser()) if kubeconfig else from_pod(account)
     where = f"kubeconfig {kubeconfig}" if kubeconfig else f"service account in {account}"
+    return connect_with(
+        config, where=where, qps=qps, burst=burst, timeout=timeout, multiplex=multiplex
+    )
+
+
+def connect_with(
+    config: SingleConfig,
+    *,
+    where: str,
+    qps: float = 0.0,
+    burst: int = 0,
+    timeout: float = REQUEST_LIMIT,
+    multiplex: bool = False,
+) -> AsyncClient:
+    """As `connect`, for a kubeconfig that has been read; `where` is what errors call it.
+
+    Raises:
+        ConfigError: with what cannot be loaded.
+    """
+    from lightkube import AsyncClient
+
     try:
-        client = AsyncClient(config)
+        client = AsyncClient(config, transport=_transport(config) if multiplex else None)
     except (OSError, ValueError, ssl.SSLError) as error:
         raise ConfigError(
             f"{where}: cannot load CA, client certificate or key: {error}; "
@@ -89,6 +111,20 @@ def connect(
         inner, RateLimit(qps=qps or DEFAULT_QPS, burst=burst or DEFAULT_BURST), timeout
     )
     return client
+
+
+def _transport(config: SingleConfig) -> httpx2.AsyncBaseTransport | None:
+    """One HTTP/2 connection; None, which is lightkube's own, without TLS or through a proxy."""
+    from urllib.request import getproxies
+
+    from lightkube.config.client_adapter import verify_cluster
+
+    proxied = {"https", "all"} & getproxies().keys()
+    if proxied or config.user is None or not config.cluster.server.startswith("https://"):
+        return None
+    from konnectivity.kube.http2 import Http2Transport
+
+    return Http2Transport(verify_cluster(config.cluster, config.user, config.abs_file))
 
 
 class _BoundedSend:

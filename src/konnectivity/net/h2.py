@@ -71,6 +71,28 @@ class H2Options:
     """Bytes up to which receive windows grow for a distant peer; 0: they stay as they are."""
 
 
+class StreamHandler(Protocol):
+    """Who one stream belongs to: a `Call`, or what speaks something else than gRPC."""
+
+    headers: Headers
+    """The request's head."""
+
+    def headers_received(self, event: events.HeadersReceived) -> None:
+        """The head of the answer, or trailers."""
+
+    def data_received(self, event: events.DataReceived) -> None:
+        """Content; give its credit back with `core.consume`."""
+
+    def half_closed(self) -> None:
+        """The peer sends no more."""
+
+    def writable(self) -> None:
+        """The connection took what was queued."""
+
+    def stream_ended(self, error: RpcError | None) -> None:
+        """The stream was reset, or the connection ended."""
+
+
 class H2Settings:
     """What the connections of one listener or program share: options, and the clocks for them."""
 
@@ -99,7 +121,7 @@ class H2Protocol(asyncio.Protocol):
     def __init__(self, owner: Owner, *, client: bool, settings: H2Settings) -> None:
         self.options = settings.options
         self.core = Connection(client=client, limits=self.options.limits)
-        self.calls: dict[int, Call] = {}
+        self.calls: dict[int, StreamHandler] = {}
         self.peer = "?"
         self.going_away = False
         """The peer sent GOAWAY: no new calls, the old ones go on."""
