@@ -120,11 +120,11 @@ class Collection:
         self._inner.raise_for_status(response)
         return response.text
 
-    async def delete(self, name: str, *, version: str = "") -> None:
-        """Delete, if `version` is given only that very version."""
+    async def delete(self, name: str, *, version: str = "", uid: str = "") -> None:
+        """Delete; with `version` only that very version, with `uid` only that very object."""
         options: Object = {"kind": "DeleteOptions", "apiVersion": "v1"}
-        if version:
-            options["preconditions"] = {"resourceVersion": version}
+        if preconditions := _query(resourceVersion=version, uid=uid):
+            options["preconditions"] = preconditions
         await self._send("DELETE", name, body=options)
 
     async def watch(

@@ -136,6 +136,7 @@ class Reflector:
         self.objects = {item["metadata"]["name"]: item for item in items}
         self.synced = True
         self._note()
+        self._changed()
 
     async def _watch(self) -> None:
         """Follow changes until the watch ends, or is silent for too long."""
@@ -144,6 +145,7 @@ class Reflector:
         async with aclosing(watch) as events:
             await timed(anext(events), self._watches)
             self._watching = True
+            began = time.monotonic()
             try:
                 while True:
                     self._note()
@@ -157,6 +159,8 @@ class Reflector:
                 log.v(4, f"A watch of {self._what} was silent; beginning another")
             finally:
                 self._watching = False
+                if time.monotonic() - began > self._options.longest_wait:
+                    self._backoff.reset()  # it was a good one, even if nothing happened
 
     def _take(self, kind: str, item: Object) -> None:
         meta = item.get("metadata")
@@ -169,6 +173,7 @@ class Reflector:
             self.objects[name] = item
         elif kind == "DELETED":
             self.objects.pop(name, None)
+        self._changed()
 
     def _note(self) -> None:
         """The API has just spoken."""
@@ -176,7 +181,7 @@ class Reflector:
         if self._trouble:
             self._trouble = ""
             log.info(f"Following {self._what} again")
-        self._changed()
+            self._changed()
 
     def _complain(self, error: Exception) -> None:
         """One line for each new trouble, however often it is met."""

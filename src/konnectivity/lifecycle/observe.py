@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable, Set
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from konnectivity.kube.client import failures
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from lightkube import AsyncClient
 
 VERBS: Final = ("get", "list", "watch")
-WATCHING: Final = WatchOptions(first_wait=0.05)
-"""A watch that ended is begun anew almost at once; failures wait longer and longer all the same."""
+WATCHING: Final = WatchOptions(first_wait=0.05, length=1200.0, silence=180.0)
+"""A watch that ended is begun anew almost at once; failures wait longer and longer all the same.
+
+An API server sends a bookmark each minute, so one that is silent for longer may be dead; where
+nothing happens, nothing but that is to cost anything.
+"""
 REQUEST_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -112,26 +116,32 @@ class Observer:
     ) -> None:
         self.lists = RequestCounts(REQUEST_BOUNDS)
         self.watches = RequestCounts(REQUEST_BOUNDS)
-        self.watched = {
-            key: Watched(
-                client,
-                key,
-                changed=changed,
-                lists=self.lists,
-                watches=self.watches,
-                options=options,
-            )
-            for key in keys
-        }
-        self._doors = AsyncExitStack()
+        self._new = partial(
+            Watched,
+            client,
+            changed=changed,
+            lists=self.lists,
+            watches=self.watches,
+            options=options,
+        )
+        self.watched = {key: self._new(key) for key in keys}
 
     async def __aenter__(self) -> Self:
         for each in self.watched.values():
-            await self._doors.enter_async_context(each.reflector)
+            await each.reflector.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._doors.aclose()
+        for each in self.watched.values():
+            await each.reflector.__aexit__()
+
+    async def follow(self, keys: Set[Key]) -> None:
+        """Follow these objects from now on, and no others."""
+        for key in keys - self.watched.keys():
+            self.watched[key] = each = self._new(key)
+            await each.reflector.__aenter__()
+        for key in self.watched.keys() - keys:
+            await self.watched.pop(key).reflector.__aexit__()
 
     def observed(self) -> dict[Key, Object | None]:
         """What is known: objects, and None for those that are known not to be there."""
@@ -167,7 +177,7 @@ class Observer:
         A watch may just be late, so it is given a second.
         """
         odd = []
-        for key, each in self.watched.items():
+        for key, each in list(self.watched.items()):
             if not each.reflector.synced:
                 continue
             try:

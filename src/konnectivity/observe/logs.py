@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from contextvars import ContextVar
 from fnmatch import fnmatchcase
 
 from konnectivity.errors import ConfigError
@@ -29,6 +30,16 @@ _vmodule: list[tuple[str, int]] = []  # for modules that are imported after setu
 _handlers: list[logging.Handler] = []  # those of `setup`
 _ring = Ring()
 _summary = Summary()
+_about: ContextVar[Mapping[str, object]] = ContextVar("_about", default={})  # noqa: B039 - frozen
+
+
+def about(**values: object) -> None:
+    """Put `values` in front of all records of this task, and of tasks that it starts."""
+    _about.set({**_about.get(), **values})
+
+
+def _extra(values: dict[str, object]) -> dict[str, object]:
+    return {"values": {**_about.get(), **values}}
 
 
 class Log:
@@ -40,25 +51,25 @@ class Log:
         self._logger = logger
 
     def info(self, message: str, /, **values: object) -> None:
-        self._logger.log(logging.INFO, message, extra={"values": values}, stacklevel=2)
+        self._logger.log(logging.INFO, message, extra=_extra(values), stacklevel=2)
 
     def warning(self, message: str, /, **values: object) -> None:
-        self._logger.log(logging.WARNING, message, extra={"values": values}, stacklevel=2)
+        self._logger.log(logging.WARNING, message, extra=_extra(values), stacklevel=2)
 
     def error(self, message: str, /, **values: object) -> None:
-        self._logger.log(logging.ERROR, message, extra={"values": values}, stacklevel=2)
+        self._logger.log(logging.ERROR, message, extra=_extra(values), stacklevel=2)
 
     def exception(self, message: str, /, **values: object) -> None:
         """An error with the traceback of the exception being handled: for our own faults."""
         self._logger.log(
-            logging.ERROR, message, extra={"values": values}, stacklevel=2, exc_info=True
+            logging.ERROR, message, extra=_extra(values), stacklevel=2, exc_info=True
         )
 
     def v(self, verbosity: int, message: str, /, **values: object) -> None:
         """A record that appears with `-v` at `verbosity` or above."""
         if self._logger.isEnabledFor(logging.INFO - verbosity):
             self._logger.log(
-                logging.INFO - verbosity, message, extra={"values": values}, stacklevel=2
+                logging.INFO - verbosity, message, extra=_extra(values), stacklevel=2
             )
 
     def summarised(
