@@ -13,6 +13,8 @@
       DialError              an endpoint could not be reached; the text is Go's
       LinkError              the connection between agent and server failed, with the stage
       CertificateError       certificates cannot be made or kept as asked; those there are stay
+        DirectoryBusy        somebody else is just changing them
+      ClusterError           a cluster cannot be brought into the state that was asked for
 
 `str()` of each is one line that a tired operator can act on.
 """
@@ -112,3 +114,11 @@ class LinkError(KonnectivityError):
 
 class CertificateError(KonnectivityError):
     """Certificates cannot be made, kept or rotated as asked; the files in use are as they were."""
+
+
+class DirectoryBusy(CertificateError):
+    """Somebody else is just changing a directory of certificates."""
+
+
+class ClusterError(KonnectivityError):
+    """A cluster cannot be brought into the state that was asked for; what is in the way is said."""

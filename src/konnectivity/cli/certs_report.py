@@ -53,6 +53,7 @@ def progress_as_json(found: Progress | None) -> dict[str, object] | None:
         "leaves_of_old": list(found.of_old),
         "leaves_of_new": list(found.of_new),
         "next_at": _time(found.next_at),
+        "cluster_lacks": found.missing or None,
     }
 
 
@@ -88,7 +89,9 @@ def print_progress(found: Progress | None) -> None:
         word = "done" if done else "begun" if number == at else "to come"
         line = f"{phase:11} {word:8} {_detail(found, phase)}"
         console.print(Text(line), soft_wrap=True)
-    if found.next_at is not None:
+    if found.missing:
+        console.print(f"the cluster does not have the {found.missing} yet", highlight=False)
+    elif found.next_at is not None:
         what = "another rotation" if found.phase is Phase.DROP_OLD else _STEPS[at + 1]
         console.print(f"{what} from {utc(found.next_at)} on", highlight=False)
     else:

@@ -1,6 +1,7 @@
 """A directory of certificates, and where in it each file lies.
 
     state.json             what the directory is meant to hold, and the phase of a rotation
+    cluster.json           what of it a cluster has, by its manager (following.py)
     ca.crt                 the bundle: the CAs that are trusted now
     ca/1.crt ca/1.key      CA number 1; no program needs this folder
     <leaf>/tls.crt tls.key ca.crt
@@ -62,7 +63,7 @@ class Directory:
 
         Raises:
             ConfigError: as without.
-            CertificateError: somebody else is changing it.
+            DirectoryBusy: somebody else is changing it.
         """
         cls(path)  # so that a wrong path is told of, and gets no lock
         with files.locked(path):

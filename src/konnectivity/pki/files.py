@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from konnectivity.errors import CertificateError
+from konnectivity.errors import CertificateError, DirectoryBusy
 
 PRIVATE: Final = 0o600
 PUBLIC: Final = 0o644
@@ -97,7 +97,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep a second writer out of `folder` while the block runs.
 
     Raises:
-        CertificateError: there is one already, or the folder cannot be written to.
+        DirectoryBusy: there is one already.
+        CertificateError: the folder cannot be written to.
     """
     try:
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
@@ -107,8 +108,8 @@ def locked(folder: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise CertificateError(
-            f"{folder}: another command is changing these certificates; wait until it has ended"
+        raise DirectoryBusy(
+            f"{folder}: another command is changing these certificates, or a manager; try again"
         ) from None
     finally:
         os.close(descriptor)

@@ -22,7 +22,7 @@ _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _LABEL: Final = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*", re.IGNORECASE)
 _LONGEST_HOST: Final = 253  # RFC 1035, 2.3.4, without the dot at the end
-RESERVED: Final = frozenset(["ca", "ca.crt", "lock", "state.json"])
+RESERVED: Final = frozenset(["ca", "ca.crt", "cluster.json", "lock", "state.json"])
 """What else lies beside the leaves' folders."""
 
 

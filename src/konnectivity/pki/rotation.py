@@ -6,6 +6,7 @@
 
 Each phase begins with the state on the disk, so that one that was interrupted goes on. The next
 one begins when the one before has lasted a while: programs elsewhere must have taken it over.
+Where a manager brings the files to a cluster, the while begins when it has done so.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from konnectivity.errors import CertificateError, ConfigError
 from konnectivity.net.certificate import utc
 from konnectivity.pki.authority import Authority, load_certificate
 from konnectivity.pki.directory import Directory, put_authority
+from konnectivity.pki.following import expect_followed, lag
 from konnectivity.pki.inspection import examine_leaf
 from konnectivity.pki.issuing import Tell, new_authority, settle
 from konnectivity.pki.state import Phase, Rotation
@@ -29,7 +31,10 @@ minutes, and our programs look at their files every ten seconds."""
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a rotation has come. `next_at` is in Unix seconds, None while a phase is at work."""
+    """How far a rotation has come. `next_at` is in Unix seconds, None while a phase is at work.
+
+    While the cluster lacks something it is not yet known, and means the earliest moment.
+    """
 
     phase: Phase
     complete: bool
@@ -38,13 +43,20 @@ class Progress:
     of_old: tuple[str, ...]
     of_new: tuple[str, ...]
     next_at: float | None
+    missing: str = ""
+    """What the cluster lacks that a manager brings the files to."""
 
 
 def progress(directory: Directory, *, now: float, after: float = AFTER) -> Progress | None:
-    """How far the last rotation has come; None if there was none, or it was taken back."""
+    """How far the last rotation has come; None if there was none, or it was taken back.
+
+    Raises:
+        CertificateError: a file cannot be read.
+    """
     rotation = directory.state.rotation
     if rotation is None:
         return None
+    missing, since = lag(directory, now=now)
     return Progress(
         phase=rotation.phase,
         complete=bool(rotation.since),
@@ -52,7 +64,8 @@ def progress(directory: Directory, *, now: float, after: float = AFTER) -> Progr
         new=rotation.new,
         of_old=tuple(_leaves_of(directory, rotation.old, now=now)),
         of_new=tuple(_leaves_of(directory, rotation.new, now=now)),
-        next_at=rotation.since + after if rotation.since else None,
+        next_at=max(rotation.since, since) + after if rotation.since else None,
+        missing=missing,
     )
 
 
@@ -69,8 +82,8 @@ def advance(
     `supplied` is the new CA at the beginning of a rotation, instead of one of our own.
 
     Raises:
-        CertificateError: it is too early, a leaf of the old CA is in use, or a file cannot be
-            written; then the same call goes on.
+        CertificateError: it is too early, a leaf of the old CA is in use, a cluster has not
+            followed, or a file cannot be written; then the same call goes on.
         ConfigError: a CA was supplied, and this is not the beginning.
     """
     rotation = directory.state.rotation
@@ -83,6 +96,7 @@ def advance(
         return _begin(directory, supplied or new_authority(now=now), now=now, tell=tell)
     assert rotation is not None  # noqa: S101 - else this would be the beginning
     if rotation.since:
+        expect_followed(directory, now=now, after=after)
         _take_step(directory, rotation, now=now)
     return _finish(directory, now=now, tell=tell)
 
@@ -110,6 +124,7 @@ def roll_back(
                     "finishes it"
                 )
             _expect_time(rotation, now=now, after=after)
+            expect_followed(directory, now=now, after=after)
         directory.save(replace(directory.state, authority=rotation.old, rotation=None))
         settle(directory, now=now, tell=tell)
         tell(f"CA {rotation.new} is forgotten, CA {rotation.old} is trusted and issues")

@@ -70,6 +70,12 @@ class State:
         """The CAs whose certificates are kept, for the way back."""
         return (self.rotation.old, self.rotation.new) if self.rotation else (self.authority,)
 
+    @property
+    def agent(self) -> Leaf | None:
+        """The leaf that a cluster's agents share: the one called so, or the first of the role."""
+        found = [leaf for leaf in self.leaves if leaf.role is Role.AGENT]
+        return next((leaf for leaf in found if leaf.name == Role.AGENT), next(iter(found), None))
+
     def with_leaf(self, leaf: Leaf) -> State:
         """The same with one leaf more, or another in the place of the one of its name."""
         others = tuple(each for each in self.leaves if each.name != leaf.name)
