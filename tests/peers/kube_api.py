@@ -30,6 +30,7 @@ Review = Callable[[Object], Object | Awaitable[Object]]
 
 APPLY = "application/apply-patch+yaml"
 REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
+ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 class Request(NamedTuple):
@@ -46,7 +47,8 @@ class Request(NamedTuple):
     @property
     def writes(self) -> bool:
         """Whether it may change something."""
-        return self.method != "GET" and not self.query.get("dryRun") and self.path != REVIEWS
+        asks = self.path in (REVIEWS, ACCESS_REVIEWS)
+        return self.method != "GET" and not self.query.get("dryRun") and not asks
 
 
 @dataclass
@@ -99,6 +101,10 @@ class KubeApi(Store):
         self.tokens: set[str] | None = None
         """Those that are let in; None: everybody."""
         self.review: Review = lambda spec: {"authenticated": False, "error": "no such token"}
+        self.allowed: Callable[[Object], bool] = lambda attributes: True
+        """Whether a client may do what it asks about; nothing is refused by it."""
+        self.log_of: Callable[[str, int], str] | None = None
+        """The last lines of a pod's log; None: every pod has some log."""
         self.port = 0
         self.answered: list[tuple[Request, int]] = []
         """What was answered with which status; watches when they begin."""
@@ -173,6 +179,8 @@ class KubeApi(Store):
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # One that is cancelled before its first step would leave its connection open.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = h11.Connection(h11.SERVER)
@@ -263,6 +271,11 @@ class KubeApi(Store):
             if is_watch(request):
                 await self._watch(request, wire, writer)
                 return True
+            if self.log_of is not None and request.path.endswith("/log"):
+                lines = int(request.query.get("tailLines") or 100)
+                text = self.log_of(Place.parse(request.path).name, lines)
+                await self._reply(wire, writer, 200, text.encode())
+                return True
             status, item = await self._dispatch(request)
         except Refusal as refusal:
             status, item = refusal.code, refusal.status
@@ -321,6 +334,9 @@ class KubeApi(Store):
             if inspect.isawaitable(status):
                 status = await status
             return 201, request.body | {"status": status}
+        if request.method == "POST" and request.path == ACCESS_REVIEWS:
+            allowed = self.allowed(request.body["spec"]["resourceAttributes"])
+            return 201, request.body | {"status": {"allowed": allowed}}
         if request.method == "GET" and (known := kube_discovery.answer(request.path)):
             return 200, known
         place = Place.parse(request.path)

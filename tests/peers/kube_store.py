@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from tests.peers import field_ownership
+from tests.peers import field_ownership, kube_generation
 
 Object = dict[str, Any]
 
@@ -33,6 +33,9 @@ REASONS = {
     503: "ServiceUnavailable",
     504: "Timeout",
 }
+
+GENERATED = frozenset(["daemonsets", "deployments"])
+"""Resources whose specification is numbered."""
 
 
 class Refusal(Exception):
@@ -298,6 +301,7 @@ class Store:
                 new["metadata"].setdefault("namespace", place.namespace)
             new["metadata"]["uid"] = str(uuid.uuid4())
             new["metadata"]["creationTimestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        _refuse_immutable(place, old, new)
         return old if new == old else new if dry_run else self._store(place, new)
 
     def _update(
@@ -308,7 +312,7 @@ class Store:
         meta = item.setdefault("metadata", {})
         if meta.get("resourceVersion") not in (None, "", old["resourceVersion"]):
             raise Refusal(409, f'{place.resource} "{place.name}": the object has been modified')
-        for key in ("uid", "creationTimestamp", "namespace"):
+        for key in ("uid", "creationTimestamp", "namespace", "generation"):
             if key in old:
                 meta[key] = old[key]
         if manager or old.get("managedFields"):
@@ -316,12 +320,18 @@ class Store:
             item["metadata"]["resourceVersion"] = old["resourceVersion"]
             if item == before:
                 return before
+        _refuse_immutable(place, before, item)
         return item if dry_run else self._store(place, item)
 
     def _store(self, place: Place, item: Object) -> Object:
         self._version += 1
         item["metadata"]["resourceVersion"] = str(self._version)
         old = self._objects.get(place)
+        if place.resource in GENERATED:
+            same = old is not None and old.get("spec") == item.get("spec")
+            before = old["metadata"].get("generation", 0) if old else 0
+            item["metadata"]["generation"] = before if same else before + 1
+            kube_generation.number_template(old, item)
         self._objects[place] = item
         self._tell(Change(self._version, place, old, item))
         return item
@@ -342,3 +352,14 @@ class Store:
         self._history.append(change)
         for watcher in self._watchers:
             watcher.tell(change)
+
+
+def _refuse_immutable(place: Place, old: Object | None, new: Object) -> None:
+    """A Secret's type cannot be changed, and nothing of what is marked as immutable."""
+    if old is None:
+        return
+    fixed = ["type"] if place.resource == "secrets" else []
+    fixed += ["data", "immutable"] if old.get("immutable") else []
+    for name in fixed:
+        if old.get(name) != new.get(name):
+            raise Refusal(422, f"{name}: Invalid value: field is immutable", reason="Invalid")

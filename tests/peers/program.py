@@ -44,6 +44,11 @@ class Program:
             await self._reader
             return await self._process.wait()
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is over."""
+        return self._process.returncode is not None
+
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
