@@ -16,6 +16,7 @@ from konnectivity.agent.census import Census
 from konnectivity.agent.connections import Connections, SyncOptions
 from konnectivity.agent.counters import AgentCounters
 from konnectivity.agent.endpoint import Endpoints
+from konnectivity.agent.latch import Latch
 from konnectivity.agent.link import LinkOptions
 from konnectivity.agent.options import AgentOptions
 from konnectivity.agent.policy import Policy
@@ -28,6 +29,7 @@ from konnectivity.net.proxy import Proxy, choose_proxy
 from konnectivity.net.reload import CertificateWatch, Holds, PemFile
 from konnectivity.observe import logs
 from konnectivity.tunnel.budget import TunnelLimits
+from konnectivity.tunnel.reason import Reason
 from konnectivity.wire.limits import Http2Limits
 
 log = logs.get(__name__)
@@ -85,6 +87,8 @@ class Agent:
         )
         self.connections.endpoints.access_log = options.access_log
         self.watch.tell = self.connections.endpoints.journal.certificate
+        self.latch = Latch(self.connections, wait=options.ready_wait_for_all_servers)
+        self.connections.counted = self.latch.look
         self._doors = AsyncExitStack()
         self._loop_task: asyncio.Task[None] | None = None
 
@@ -161,6 +165,7 @@ class Agent:
             )
             await self._doors.enter_async_context(counter)
             self.connections.census = Census(counter, source=self.options.server_count_source)
+            self.latch.known = lambda: counter.synced
 
     async def _tell_heartbeats(self) -> None:
         if self.options.heartbeat_interval:
@@ -183,7 +188,7 @@ class Agent:
         """Why `/readyz` fails, in upstream's words where it has some; empty when ready."""
         if self.connections.draining:
             return "draining"
-        return "" if self.connections.links else "no servers connected"
+        return self.latch.look() if self.connections.links else "no servers connected"
 
     async def drain(self) -> None:
         """Ask the servers to prefer other agents; wait for tunnels, up to `--drain-timeout`."""
@@ -200,7 +205,8 @@ class Agent:
         task.cancel()
         await asyncio.wait({task})
         await self._doors.aclose()
-        log.info("Agent stopped", agentID=self.options.agent_id)
+        cut = self.counters.tunnels_ended[Reason.SHUTDOWN.value]
+        log.info("Agent stopped", agentID=self.options.agent_id, tunnelsCut=cut)
 
 
 async def serve(options: AgentOptions) -> int:

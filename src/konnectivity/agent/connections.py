@@ -74,6 +74,8 @@ class Connections:
         self._counters = counters
         self._targets = Targets(link.host, link.port)
         self._wanted = 1
+        self.counted: Callable[[], object] = lambda: None
+        """Called when the number of servers, reached or wanted, may be another."""
         self._wake = asyncio.Event()
         self._spread = 0.0
         """Seconds within which to act when woken: other agents are woken by the same event."""
@@ -99,6 +101,16 @@ class Connections:
         """The links that neither their server nor we are about to leave."""
         return [each for each in self.links if not each.going_away and each not in self._leaving]
 
+    @property
+    def reached(self) -> int:
+        """How many servers we are on."""
+        return len(self.usable)
+
+    @property
+    def wanted(self) -> int:
+        """How many servers there are."""
+        return self._wanted
+
     async def run(self) -> None:
         """Connect and reconnect until cancelled; then close everything."""
         try:
@@ -114,6 +126,7 @@ class Connections:
         """Look how many servers there are; further ones are looked for within an interval."""
         before, self._wanted = self._wanted, self.census.wanted(self.usable)
         self._counters.known_servers = self._wanted
+        self.counted()
         if self._wanted > before:
             self._look_again(within=self._sync.interval)
 

@@ -74,6 +74,11 @@ class LeaseCounter:
         return max(1, len(self._valid()))
 
     @property
+    def synced(self) -> bool:
+        """Whether the API has answered at all."""
+        return self._reflector.synced
+
+    @property
     def servers(self) -> dict[str, str] | None:
         """The agent address, which may be empty, of each server that has a valid lease, by id.
 

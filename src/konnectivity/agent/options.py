@@ -62,6 +62,10 @@ class AgentOptions(LogOptions):
     sync_interval: float = flag(1.0, "Interval of looking for further servers.")
     sync_interval_cap: float = flag(10.0, "Upper bound of that interval after failures.")
     sync_forever: bool = flag(False, "Look for further servers when enough are connected too.")
+    ready_wait_for_all_servers: float = flag(
+        0.0,
+        "How long a new agent is not ready until it has been on all servers; 0: ready with any.",
+    )
     probe_interval: float = flag(
         1.0, "Accepted without effect: a lost connection is noticed at once here."
     )
@@ -180,6 +184,8 @@ def _check_intervals(options: AgentOptions) -> Iterator[str]:
             f"sync interval {format_duration(interval)} must be less than "
             f"sync interval cap {format_duration(cap)}"
         )
+    if (wait := options.ready_wait_for_all_servers) < 0:
+        yield f"ready-wait-for-all-servers must be >= 0, got {format_duration(wait)}"
     for name, seconds in (("sync", interval), ("probe", options.probe_interval)):
         if seconds <= 0:
             yield f"{name} interval {format_duration(seconds)} must be greater than 0s"

@@ -22,6 +22,9 @@ HEARTBEAT: Final = 60.0
 KEEPALIVE: Final = 30.0
 """Seconds between pings: a server that vanished without a word is noticed, a NAT stays open."""
 
+READY_WAIT: Final = 900.0
+"""Seconds: longer than a manager lets a rollout wait, so what stops it is not a server's return."""
+
 OWNED: Final = frozenset(
     [
         "--proxy-server-host",
@@ -64,6 +67,7 @@ def arguments(spec: AgentSpec) -> list[str]:
         found.append(f"--heartbeat-namespace={spec.heartbeat_namespace}")
     found.append(f"--health-server-port={HEALTH_PORT}")
     found.append(f"--drain-timeout={format_duration(spec.drain_timeout)}")
+    found.append(f"--ready-wait-for-all-servers={format_duration(READY_WAIT)}")
     found.append(f"--keepalive-time={format_duration(KEEPALIVE)}")
     return [*found, *spec.extra_arguments]
 

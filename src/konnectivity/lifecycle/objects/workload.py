@@ -6,7 +6,7 @@ from konnectivity.lifecycle.objects.metadata import Object, metadata
 from konnectivity.lifecycle.objects.pod import CA_BUNDLE, pod_template, replicas
 from konnectivity.lifecycle.spec import AgentSpec
 
-MIN_READY = 5  # seconds that a new agent holds its servers before the next is replaced
+MIN_READY = 10  # seconds in which the manager may find that a new agent does not work
 
 
 def service_account(spec: AgentSpec) -> Object:
