@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from konnectivity.kube.client import describe
+from konnectivity.kube.client import describe, failures
 from konnectivity.kube.collection import STRATEGIC_PATCH, Collection, Object, status_of
 from konnectivity.kube.resources import collection_path, rule
 from konnectivity.lifecycle.fields import Path, within
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TAKEN_OVER: Final = frozenset(["DaemonSet", "Deployment", "NetworkPolicy", "PodDisruptionBudget"])
 """Kinds of which nothing is kept that we do not want. Others hold what controllers allot."""
 FORBIDDEN: Final = 403
+MISSING: Final = 404
 
 
 class Applier:
@@ -35,7 +36,7 @@ class Applier:
         self._client = client
 
     async def perform(self, action: Action, *, dry_run: bool = False) -> Object:
-        """Write one object; return it as it is now, or would be.
+        """Write one object; return it as it is now, or would be, or as it was before it went.
 
         What must be created anew cannot be tried: the API refuses it while the old one is there.
 
@@ -44,6 +45,8 @@ class Applier:
         key = action.key
         path = collection_path(key.api_version, key.kind, key.namespace)
         collection = Collection(self._client, path, name=key.name)
+        if action.reason is Reason.REMOVE:
+            return await _removed(collection, action, dry_run=dry_run)
         if not dry_run and action.live is not None:
             if action.recreate:
                 await collection.delete(key.name, version=_version(action.live))
@@ -61,6 +64,17 @@ class Applier:
         version = {"resourceVersion": meta["resourceVersion"]}
         patch = {"metadata": {**version, "managedFields": entries}}
         await collection.patch(meta["name"], patch, content=STRATEGIC_PATCH, manager=MANAGER)
+
+
+async def _removed(collection: Collection, action: Action, *, dry_run: bool) -> Object:
+    live = action.live or {}
+    if not dry_run:
+        try:
+            await collection.delete(action.key.name, uid=str(live["metadata"].get("uid") or ""))
+        except failures() as error:
+            if (status := status_of(error)) is None or status[0] != MISSING:
+                raise
+    return live
 
 
 def taken_over(

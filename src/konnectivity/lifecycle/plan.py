@@ -1,39 +1,27 @@
 """What is to be done in a cluster, from what is wanted and what is there. Pure.
 
-Only fields that we write are looked at: what others add is theirs. Where a field differs,
-`managedFields` tells whether somebody else wrote it (drift) or it is what we once wanted
-(upgrade). Fields that users may override are left alone once somebody else has written them.
+Where an object differs (`compare.py`), `managedFields` tells whether somebody else wrote that
+(drift) or it is what we once wanted (upgrade). What is no longer wanted goes last (`prune.py`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
-from konnectivity.lifecycle.fields import (
-    MISSING,
-    Object,
-    Path,
-    Writer,
-    covers,
-    leaves,
-    owned,
-    show,
-    value_at,
-    within,
-    without,
-    writers,
-)
+from konnectivity.lifecycle.compare import MANAGER as MANAGER
+from konnectivity.lifecycle.compare import Change, attributed, compare, is_drift
+from konnectivity.lifecycle.compare import is_ours as is_ours
+from konnectivity.lifecycle.compare import others as others
+from konnectivity.lifecycle.fields import Object, Path, value_at, without
 
-MANAGER: Final = "konnectivity-manager"
-"""Our field manager."""
 PAUSED: Final = "konnectivity/paused"
 """Annotation of the workload: while it is there, and not `false`, nothing is changed."""
+KEPT_BY: Final = "konnectivity/kept-by"
+"""Annotation of the workload: the mark of a standing manager, which nobody else takes away."""
 WORKLOADS: Final = frozenset(["DaemonSet", "Deployment"])
-NOBODY: Final = "unknown: a removed field has no owner"
 
 
 class Key(NamedTuple):
@@ -57,23 +45,9 @@ class Reason(Enum):
     DRIFT = "drift"
     UPGRADE = "upgrade"
     ADOPT = "adopt"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One field that differs. `writer` says who wrote what is there."""
-
-    path: Path
-    live: Any
-    wanted: Any
-    writer: str
-
-    def __str__(self) -> str:
-        return f"{show(self.path)}: {_text(self.live)} -> {_text(self.wanted)}"
-
-    def concealed(self) -> str:
-        """The change without its values, which may be secret."""
-        return f"{show(self.path)}: (values not shown)"
+    ROLLOUT = "rollout"
+    """A rollout is stopped or goes on, or the wait before fewer replicas is over."""
+    REMOVE = "remove"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +55,7 @@ class Action:
     """One object to write: `body` is applied, by server-side apply with force.
 
     With `live`, the object that was looked at, there are `changes`. `recreate` means that it
-    must be deleted first, because what differs is immutable.
+    must be deleted first, because what differs is immutable. What is to be removed has no body.
     """
 
     key: Key
@@ -112,13 +86,16 @@ class Known:
 
     `seen`: objects that were there. `installed`: those that it created itself. `confirmed`: those
     that were as wanted since. `settled`: values that the API made of ours, by object and path; they
-    are as good.
+    are as good. `added`: objects that were not wanted at first. `steered`: workloads of which
+    another pace is wanted than before.
     """
 
     seen: Collection[Key] = ()
     installed: Collection[Key] = ()
     confirmed: Collection[Key] = ()
     settled: Mapping[Key, Mapping[Path, Any]] = field(default_factory=dict)
+    added: Collection[Key] = ()
+    steered: Collection[Key] = ()
 
 
 def key_of(item: Mapping[str, Any]) -> Key:
@@ -156,16 +133,6 @@ def is_paused(observed: Mapping[Key, Object | None]) -> bool:
     return False
 
 
-def is_ours(item: Mapping[str, Any]) -> bool:
-    """Whether we have applied fields of this object."""
-    return _ours(item) is not None
-
-
-def others(item: Mapping[str, Any]) -> list[Writer]:
-    """Who else writes to an object, its status aside."""
-    return [each for each in writers(item) if each.manager != MANAGER and not each.subresource]
-
-
 def _plan_one(
     item: Object,
     observed: Mapping[Key, Object | None],
@@ -177,26 +144,47 @@ def _plan_one(
     if live is None:
         # What is missing beside objects of an earlier run was there in that run.
         former = (each for at, each in observed.items() if each and at not in known.installed)
-        missing = key in known.seen or any(map(is_ours, former))
+        before = key not in known.added and any(map(is_ours, former))
+        missing = key in known.seen or before
         return Action(key, Reason.RESTORE if missing else Reason.INSTALL, item)
     if live["metadata"].get("deletionTimestamp"):
         return None
     keep = tuple(overrides) if key.kind in WORKLOADS else ()
-    wanted = with_selector_of(live, item) if key.kind in WORKLOADS else item
-    changes, left = _compare(wanted, live, keep, known.settled.get(key, {}))
+    wanted = with_mark_of(live, with_selector_of(live, item)) if key.kind in WORKLOADS else item
+    changes, left = compare(wanted, live, keep, known.settled.get(key, {}))
     adopting, confirmed = not is_ours(live), key in known.confirmed
     if not changes and not adopting:
         return None
-    reason = Reason.ADOPT if adopting else _reason(changes, live, confirmed=confirmed)
+    drift = not adopting and is_drift(changes, live, confirmed=confirmed)
+    reason = Reason.ADOPT if adopting else Reason.DRIFT if drift else Reason.UPGRADE
+    if reason is Reason.UPGRADE and key in known.steered:
+        reason = Reason.ROLLOUT
     return Action(
         key,
         reason,
         without(wanted, left),
-        tuple(_attributed(changes, live, reason, confirmed=confirmed)),
+        tuple(attributed(changes, live, drift=drift, confirmed=confirmed)),
         live,
-        recreate=any(change.path == ("f:roleRef",) for change in changes),
+        recreate=_must_be_anew(key, live, changes),
         keep=keep,
     )
+
+
+def _must_be_anew(key: Key, live: Object, changes: Sequence[Change]) -> bool:
+    """Whether what differs is immutable: a binding's role, a Secret's type, or all of its data."""
+    paths = {change.path for change in changes}
+    fixed = {"Secret": ("f:type",)}.get(key.kind, ("f:roleRef",))
+    return fixed in paths or bool(changes and live.get("immutable"))
+
+
+def with_mark_of(live: Mapping[str, Any], wanted: Object) -> Object:
+    """A workload as wanted, with the mark that a standing manager has left, if it has none."""
+    there = (live["metadata"].get("annotations") or {}).get(KEPT_BY)
+    meta = wanted["metadata"]
+    annotations = meta.get("annotations") or {}
+    if there is None or KEPT_BY in annotations:
+        return wanted
+    return {**wanted, "metadata": {**meta, "annotations": {**annotations, KEPT_BY: there}}}
 
 
 def with_selector_of(live: Mapping[str, Any], wanted: Object) -> Object:
@@ -219,93 +207,3 @@ def with_selector_of(live: Mapping[str, Any], wanted: Object) -> Object:
     meta = {**template["metadata"], "labels": labels}
     spec = {**wanted["spec"], "selector": selector, "template": {**template, "metadata": meta}}
     return {**wanted, "spec": spec}
-
-
-def _compare(
-    wanted: Object, live: Object, overrides: Sequence[str], settled: Mapping[Path, Any]
-) -> tuple[list[Change], list[Path]]:
-    """What differs, and what is left to others."""
-    changes, left = [], []
-    ours, foreign = _ours(live), others(live)
-    for path, value in leaves(wanted):
-        have = value_at(live, path)
-        same = covers(have, value, path) and not _replaced(path, have, value, ours, foreign)
-        if same or (path in settled and settled[path] == have):
-            continue
-        theirs = have is not MISSING and not (ours and ours.owns(path))
-        if theirs and within(path, overrides) and any(each.owns(path) for each in foreign):
-            left.append(path)
-        else:
-            changes.append(Change(path, have, value, ""))
-    if ours is not None:
-        changes += _leftovers(ours, wanted, live, settled)
-    return changes, left
-
-
-def _replaced(
-    path: Path, have: Any, value: Any, ours: Writer | None, foreign: Sequence[Writer]
-) -> bool:
-    """Whether a list or map that is one field is somebody else's, and more than ours.
-
-    In what we own, more is what the API sets by default.
-    """
-    if have == value or not isinstance(value, list | dict) or (ours and ours.owns(path)):
-        return False
-    return have is not MISSING and any(each.owns(path) for each in foreign)
-
-
-def _leftovers(
-    ours: Writer, wanted: Object, live: Object, settled: Mapping[Path, Any]
-) -> Iterator[Change]:
-    """Fields that we have applied and no longer want."""
-    ends = {path for path, _ in leaves(wanted)}
-    wholes = {path[:depth] for path in ends for depth in range(1, len(path) + 1)}
-    for path in owned(ours.fields):
-        if path in wholes or any(path[:depth] in ends for depth in range(1, len(path))):
-            continue
-        have = value_at(live, path)
-        if have is not MISSING and path not in settled:
-            yield Change(path, have, MISSING, "")
-
-
-def _reason(changes: Iterable[Change], live: Object, *, confirmed: bool) -> Reason:
-    ours, foreign = _ours(live), others(live)
-    for change in changes:
-        owned_by_us = ours is not None and ours.owns(change.path)
-        if confirmed or (not owned_by_us and _owners(change, foreign)):
-            return Reason.DRIFT
-    return Reason.UPGRADE
-
-
-def _attributed(
-    changes: Iterable[Change], live: Object, reason: Reason, *, confirmed: bool
-) -> Iterator[Change]:
-    """The changes with who wrote what is there; of what is not there nobody is known."""
-    ours, foreign = _ours(live), others(live)
-    for change in changes:
-        found = _owners(change, foreign)
-        if not found and ours is not None and _owners(change, [ours]):
-            found = [f"another writer that calls itself {ours}" if confirmed else str(ours)]
-        if not found and reason is Reason.DRIFT:
-            found = [NOBODY]
-        yield Change(change.path, change.live, change.wanted, ", ".join(found))
-
-
-def _owners(change: Change, among: Iterable[Writer]) -> list[str]:
-    if change.live is MISSING:
-        return []
-    return [str(each) for each in among if each.owns(change.path)]
-
-
-def _ours(item: Mapping[str, Any]) -> Writer | None:
-    for each in writers(item):
-        if each.manager == MANAGER and each.operation == "Apply" and not each.subresource:
-            return each
-    return None
-
-
-def _text(value: Any) -> str:
-    if value is MISSING:
-        return "(none)"
-    text = json.dumps(value, sort_keys=True)
-    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -2,39 +2,39 @@
 
 Level-triggered: each pass looks at all that is there, whatever woke it. Each object is written on
 its own, so one that is refused or slow holds up no other. When all is as wanted nothing is sent.
+What is wanted may change at any time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from konnectivity.kube.client import failures
 from konnectivity.kube.collection import Object, status_of
 from konnectivity.kube.watch import WatchOptions
 from konnectivity.lifecycle.apply import Applier, refusal
-from konnectivity.lifecycle.conditions import Conditions, Facts, conditions
+from konnectivity.lifecycle.conditions import Condition, Conditions, Facts, conditions
 from konnectivity.lifecycle.events import Recorder
-from konnectivity.lifecycle.fields import Path, covers, leaves, show, value_at
+from konnectivity.lifecycle.ledger import Ledger, version
+from konnectivity.lifecycle.leftovers import search
 from konnectivity.lifecycle.metrics import ManagerCounters
 from konnectivity.lifecycle.observe import WATCHING, Observer
 from konnectivity.lifecycle.pace import Pace
-from konnectivity.lifecycle.plan import (
-    WORKLOADS,
-    Action,
-    Key,
-    Known,
-    Reason,
-    is_paused,
-    key_of,
-    plan,
-)
-from konnectivity.lifecycle.reachability import INTERVAL, TYPE, probe
+from konnectivity.lifecycle.plan import WORKLOADS, Action, Key, Reason, is_paused, plan
+from konnectivity.lifecycle.prune import is_replaced, may_go, removals
+from konnectivity.lifecycle.reachability import INTERVAL, keep_probing
+from konnectivity.lifecycle.rollout import LIMITS, Rollout, RolloutLimits
+from konnectivity.lifecycle.steering import Steering
 from konnectivity.lifecycle.suspects import suspects
+from konnectivity.lifecycle.telling import event, message
+from konnectivity.lifecycle.wanted import Wanted
 from konnectivity.net.backoff import lengthened
 from konnectivity.observe import logs
 
@@ -43,13 +43,6 @@ if TYPE_CHECKING:
 
 log = logs.get(__name__)
 
-EVENTS: Final = {
-    Reason.INSTALL: "Installed",
-    Reason.ADOPT: "Installed",
-    Reason.RESTORE: "Restored",
-    Reason.DRIFT: "DriftReverted",
-    Reason.UPGRADE: "Upgraded",
-}
 HEALS: Final = frozenset([Reason.RESTORE, Reason.DRIFT])
 
 
@@ -61,6 +54,9 @@ class ReconcileOptions:
     """Each object is asked for again, should a watch have missed something; 0: never."""
     probe: float = INTERVAL
     """How often the path to the nodes is tried; 0: never."""
+    scale_down_hold: float = 0.0
+    """How long more agents than wanted are kept; 0: not at all."""
+    rollout: RolloutLimits = LIMITS
     overrides: tuple[str, ...] = ()
     """Fields of the workload that users may change."""
     watch: WatchOptions = WATCHING
@@ -87,21 +83,30 @@ class Reconciler:
         self.recorder = Recorder(client)
         self.failing: dict[Key, str] = {}
         self.paused = False
+        self.wanted = Wanted(desired, self.options.overrides)
+        self.steering = Steering(self.options.scale_down_hold)
         self._client = client
-        self._desired = {key_of(item): item for item in desired}
         self.observer = Observer(
-            client, self._desired, changed=self.wake, options=self.options.watch
+            client, self.wanted.keys, changed=self.wake, options=self.options.watch
+        )
+        self.rollout = Rollout(
+            client,
+            self.steering,
+            limits=self.options.rollout,
+            probes=self.options.probe > 0,
+            tell=self._tell_of_workload,
+            may_act=lambda: self._may_write() and not self.paused,
+            changed=self.wake,
         )
         self._may_write = may_write
         self._applier = Applier(client)
-        self._paces = {key: Pace() for key in self._desired}
+        self._paces: defaultdict[Key, Pace] = defaultdict(Pace)
         self._busy: set[Key] = set()
-        self._seen: set[Key] = set()
-        self._installed: set[Key] = set()
-        self._fine: dict[Key, str] = {}
-        """Version at which each object was found as wanted."""
-        self._confirmed: set[Key] = set()
-        self._settled: dict[Key, dict[Path, Any]] = {}
+        self._ledger = Ledger()
+        self._steered: dict[Key, Object] = {}
+        """The workload as it was last to be, with its pace."""
+        self._searched = False
+        """Whether leftovers of an earlier specification have been looked for."""
         self._woken = asyncio.Event()
         self._passed = asyncio.Event()
 
@@ -109,19 +114,45 @@ class Reconciler:
         """Look again."""
         self._woken.set()
 
+    def want(self, desired: Sequence[Object], *, overrides: Sequence[str]) -> None:
+        """Keep these objects from now on; what was wanted before and is ours is removed.
+
+        Its order is that of `prune.py`: nothing goes before what follows it is there.
+        """
+        before = self.wanted.objects.get(self.wanted.workload) if self.wanted.workload else None
+        for key in self.wanted.change(desired, overrides):
+            self._ledger.begin_anew(key)
+            self.failing.pop(key, None)
+            self._steered.pop(key, None)
+        after = self.wanted.objects.get(self.wanted.workload) if self.wanted.workload else None
+        self.steering.changed(before, after)
+        self.wake()
+
     @property
-    def converged(self) -> bool:
+    def applied(self) -> bool:
         """Whether all objects are known to be as wanted."""
         observed = self.observer.observed()
-        return all(
-            (item := observed.get(key)) is not None and self._fine.get(key) == _version(item)
-            for key in self._desired
-        )
+        return all(self._is_fine(key, observed) for key in self.wanted.objects)
+
+    @property
+    def converged(self) -> bool:
+        """Whether they are, and nothing is there that is not wanted."""
+        return self.applied and self._searched and not self.wanted.retired
+
+    def _is_fine(self, key: Key, observed: Mapping[Key, Object | None]) -> bool:
+        return self._ledger.is_fine(key, observed.get(key))
 
     @property
     def stuck(self) -> dict[Key, str]:
         """Why objects can be neither seen nor written, by object."""
-        return {**self.observer.troubles, **self.failing}
+        waiting = dict.fromkeys(self.wanted.retired, "it goes when all new agents are there")
+        return {**waiting, **self.observer.troubles, **self.failing}
+
+    async def until_applied(self) -> None:
+        """Wait until all objects are as wanted, or nothing can be done: see `paused`."""
+        while not (self.applied or self.paused):
+            self._passed.clear()
+            await self._passed.wait()
 
     async def until_settled(self) -> None:
         """Wait until all is as wanted, or nothing can be done because the workload is paused."""
@@ -133,9 +164,20 @@ class Reconciler:
         """Reconcile until cancelled."""
         async with self.observer, self.recorder, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._resync())
-            tasks.create_task(self._probe())
+            tasks.create_task(self._search())
+            tasks.create_task(self.rollout.run(self._live_workload))
+            if self.options.probe > 0:
+                tasks.create_task(
+                    keep_probing(
+                        self._client,
+                        self._live_workload,
+                        tell=self._note_condition,
+                        interval=self.options.probe,
+                    )
+                )
             while True:
                 self._woken.clear()
+                await self.observer.follow(self.wanted.keys)
                 wait = self._pass(tasks)
                 self._passed.set()
                 with suppress(TimeoutError):
@@ -145,13 +187,17 @@ class Reconciler:
     def _pass(self, tasks: asyncio.TaskGroup) -> float | None:
         """Begin what is to be done now; return the seconds until there may be more, if any."""
         observed = self.observer.observed()
-        self._seen.update(key for key, item in observed.items() if item is not None)
+        self._ledger.saw(observed)
         self._note_pause(observed)
         self.judge()
+        self.rollout.moved.set()
         if self.paused or not self._may_write() or self._may_be_paused(observed):
             return None
         now, due = time.monotonic(), []
-        for action in self._planned(observed):
+        actions = [*self._planned(observed), *self._removals(observed)]
+        if self.steering.due is not None and self.steering.due > now:
+            due.append(self.steering.due - now)
+        for action in actions:
             pace = self._paces[action.key]
             if contested := pace.damaged(now):
                 self._contested(action, contested)
@@ -165,29 +211,63 @@ class Reconciler:
     def _planned(self, observed: dict[Key, Object | None]) -> list[Action]:
         """The actions for objects that are not known to be fine, and not being written."""
         open_ = {
-            key: item
-            for key, item in self._desired.items()
+            key: self._with_pace(key, item, observed)
+            for key, item in self.wanted.objects.items()
             if key not in self._busy
-            and ((live := observed.get(key)) is None or self._fine.get(key) != _version(live))
         }
+        open_ = {key: item for key, item in open_.items() if not self._is_fine(key, observed)}
         actions = plan(
             list(open_.values()),
             observed,
-            overrides=self.options.overrides,
-            known=Known(self._seen, self._installed, self._confirmed, self._settled),
+            overrides=self.wanted.overrides,
+            known=self._ledger.known(added=self.wanted.added),
         )
         acting = {action.key for action in actions}
         for key in open_.keys() - acting:
             live = observed.get(key)
             if live is not None and not live["metadata"].get("deletionTimestamp"):
-                self._fine[key] = _version(live)
-                self._confirmed.add(key)
+                self._ledger.found_fine(key, live)
                 self._paces[key].settled()
                 self.failing.pop(key, None)
         return actions
 
+    def _with_pace(self, key: Key, item: Object, observed: Mapping[Key, Object | None]) -> Object:
+        """The workload as it is to be now; all else as it is wanted."""
+        if key.kind not in WORKLOADS or key not in observed:
+            return item
+        held = self.steering.held
+        body = self.steering.steer(
+            item, observed[key], time.monotonic(), overrides=self.wanted.overrides
+        )
+        if body != self._steered.get(key, item):
+            self._ledger.other_pace(key)
+        self._steered[key] = body
+        if self.steering.held and self.steering.held != held:
+            self._tell_of_workload("ScaleDownHeld", self.steering.held)
+        return body
+
+    def _removals(self, observed: Mapping[Key, Object | None]) -> list[Action]:
+        """The actions for objects that are no longer wanted; those that are gone are let go."""
+        retired, workload = self.wanted.retired, self.wanted.workload
+        for key in [each for each in retired if each in observed and each not in self._busy]:
+            live = observed[key]
+            if live is None or not may_go(key, live):
+                self._forget(key)
+        replaced = workload is None or (
+            self._is_fine(workload, observed) and is_replaced(observed.get(workload))
+        )
+        actions = removals(retired, observed, replaced=replaced)
+        return [each for each in actions if each.key not in self._busy]
+
+    def _forget(self, key: Key) -> None:
+        self.wanted.retired.discard(key)
+        self._paces.pop(key, None)
+        self.wake()
+        self._ledger.forget(key)
+        self.failing.pop(key, None)
+
     async def _perform(self, action: Action) -> None:
-        key = action.key
+        key, wanted = action.key, self.wanted.objects.get(action.key)
         try:
             item = await self._applier.perform(action)
         except failures() as error:
@@ -196,6 +276,8 @@ class Reconciler:
             log.exception("Cannot write an object", object=str(key))
             self._failed(action, error)
         else:
+            if self.wanted.objects.get(key) is wanted:
+                self._ledger.settle(action, item)
             self._written(action, item)
         finally:
             self._busy.discard(key)
@@ -205,32 +287,21 @@ class Reconciler:
         key, now = action.key, time.monotonic()
         watched, pace = self.observer.watched[key], self._paces[key]
         since = watched.lost_at if action.reason is Reason.RESTORE else pace.noticed
-        self._settle(action, item)
-        watched.wrote(item)
+        if action.reason is not Reason.REMOVE:
+            watched.wrote(item)
         self.failing.pop(key, None)
-        if action.live is not None and _version(item) == _version(action.live):
+        changed = action.live is None or version(item) != version(action.live)
+        if not changed and action.reason is not Reason.REMOVE:
             pace.settled()
             return
         pace.mended(now)
         if action.reason is Reason.INSTALL:
-            self._installed.add(key)
+            self._ledger.installed.add(key)
         seconds = now - since if since and action.reason in HEALS else None
         self.counters.healed(key.kind, action.reason.value, seconds)
-        reason, message = EVENTS[action.reason], _message(action, seconds)
-        log.info(message, object=str(key), event=reason)
-        self.recorder.record(key, reason, message, uid=item["metadata"].get("uid") or "")
-
-    def _settle(self, action: Action, item: Object) -> None:
-        """Learn what the API made of our values: that is as good, or there would be no end."""
-        found = {
-            path: have
-            for path, value in leaves(action.body)
-            if not covers(have := value_at(item, path), value, path)
-        }
-        if found:
-            paths = ", ".join(show(path) for path in found)
-            log.info("The API changed what was applied", object=str(action.key), fields=paths)
-        self._settled[action.key] = found
+        reason, text = event(action), message(action, seconds)
+        log.info(text, object=str(key), event=reason)
+        self.recorder.record(key, reason, text, uid=item["metadata"].get("uid") or "")
 
     def _failed(self, action: Action, error: Exception) -> None:
         key = action.key
@@ -253,14 +324,14 @@ class Reconciler:
         key = action.key
         who = "; ".join(action.writers or suspects(self.observer.watched[key].last))
         what = "changed" if action.changes else "deleted"
-        message = f"It is {what} again and again, {how}. By: {who}"
+        text = f"It is {what} again and again, {how}. By: {who}"
         self.counters.contested[key.kind] += 1
-        log.warning(message, object=str(key))
-        self.recorder.record(key, "Contested", message, warning=True)
+        log.warning(text, object=str(key))
+        self.recorder.record(key, "Contested", text, warning=True)
 
     def _may_be_paused(self, observed: dict[Key, Object | None]) -> bool:
         """Whether the workload is still to be looked at; one that may not be read is not."""
-        unknown = self._desired.keys() - observed.keys() - self.observer.troubles.keys()
+        unknown = self.wanted.keys - observed.keys() - self.observer.troubles.keys()
         return any(key.kind in WORKLOADS for key in unknown)
 
     def _note_pause(self, observed: dict[Key, Object | None]) -> None:
@@ -269,62 +340,52 @@ class Reconciler:
             return
         self.paused = paused
         reason = "Paused" if paused else "Resumed"
-        log.info(reason)
         for each in self.observer.watched.values():
             each.lost_at = 0.0  # a pause is no time to restore
         if self._may_write():
-            workload = next((key for key in self._desired if key.kind in WORKLOADS), None)
-            if workload is not None:
-                text = "Nothing is changed while the annotation konnectivity/paused is there"
-                message = text if paused else "The annotation konnectivity/paused is gone"
-                self.recorder.record(workload, reason, message)
+            text = "Nothing is changed while the annotation konnectivity/paused is there"
+            gone = "The annotation konnectivity/paused is gone"
+            self._tell_of_workload(reason, text if paused else gone)
+
+    def _tell_of_workload(self, reason: str, text: str, *, warning: bool = False) -> None:
+        """An Event of the agents' workload."""
+        if self.wanted.workload is not None:
+            self.recorder.record(self.wanted.workload, reason, text, warning=warning)
+            log.info(text, object=str(self.wanted.workload), event=reason)
 
     def judge(self) -> None:
         """Bring the conditions up to date."""
         facts = Facts(
-            desired=tuple(self._desired),
+            desired=tuple(self.wanted.objects),
             observed=self.observer.observed(),
             silence=self.observer.silence,
             troubles=self.observer.troubles,
             failing=self.failing,
             paused=self.paused,
+            rollout=self.rollout.condition,
         )
         for each in self.conditions.update(conditions(facts), time.time()):
             log.v(2, "Condition", type=each.type, status=each.word, reason=each.reason)
 
     async def _resync(self) -> None:
+        wait = self.options.resync * random.random()  # noqa: S311 - many clusters, not in step
         while self.options.resync > 0:
-            await asyncio.sleep(lengthened(self.options.resync, 0.1))
+            await asyncio.sleep(wait)
+            wait = lengthened(self.options.resync, 0.1)
             for key in await self.observer.resync():
                 self.counters.missed[key.kind] += 1
                 log.warning("A watch has missed a change", object=str(key))
 
-    async def _probe(self) -> None:
-        while self.options.probe > 0:
-            observed = self.observer.observed()
-            workload = next((each for key, each in observed.items() if key.kind in WORKLOADS), None)
-            if workload is not None:
-                found = await probe(self._client, workload)
-                self.conditions.update([found], time.time())
-            known = TYPE in self.conditions.current
-            await asyncio.sleep(lengthened(self.options.probe if known else 1.0, 0.1))
+    async def _search(self) -> None:
+        """Look once for what an earlier specification has left."""
+        found = await search(self._client, self.wanted.objects, when=self._may_write)
+        self.wanted.retire(found)
+        self._searched = True
+        self.wake()
 
+    def _note_condition(self, found: Condition) -> None:
+        self.conditions.update([found], time.time())
 
-def _version(item: Object) -> str:
-    return str(item["metadata"].get("resourceVersion") or "")
-
-
-def _message(action: Action, seconds: float | None) -> str:
-    within = "" if seconds is None else f" {seconds:.3f} s after it was noticed"
-    match action.reason:
-        case Reason.INSTALL:
-            return "Created"
-        case Reason.ADOPT:
-            return f"Adopted; changed {'; '.join(action.lines()) or 'nothing'}"
-        case Reason.RESTORE:
-            return f"Restored{within}"
-        case Reason.DRIFT:
-            fields, by = "; ".join(action.lines()), ", ".join(action.writers)
-            return f"Reverted{within}: {fields}. Written by: {by}"
-        case Reason.UPGRADE:
-            return f"Changed to the new specification: {'; '.join(action.lines())}"
+    def _live_workload(self) -> Object | None:
+        workload = self.wanted.workload
+        return self.observer.observed().get(workload) if workload is not None else None

@@ -43,16 +43,47 @@ def read(path: str | Path) -> tuple[dict[str, Any], list[str]]:
     Raises:
         ConfigError: the file cannot be read, or is not TOML.
     """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    return _values(content, str(path), directory=str(Path(path).parent))
+
+
+def over(base: AgentSpec, content: bytes, where: str) -> AgentSpec:
+    """`base` with the values of a TOML text in place of its own.
+
+    It may come from somebody else, so it must not have our files read. `where` is what errors
+    call it.
+
+    Raises:
+        ConfigError: it is wrong, or the whole is: all that is, in one line.
+    """
+    values, wrong = _values(content, where, directory=None)
+    foreign = [name for name in values if name not in _AGENTS]
+    wrong += [f"{name.replace('_', '-')} is not for agents" for name in foreign]
+    if not wrong:
+        spec = dataclasses.replace(base, **values)
+        wrong = problems(spec)
+    if wrong:
+        raise ConfigError(f"{where}: {'; '.join(wrong)}")
+    return spec
+
+
+def _values(
+    content: bytes, where: str, *, directory: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """As `read`; files are relative to `directory`, and may not be named if that is None."""
     known = {each.name: each for each in KEYS}
     values: dict[str, Any] = {}
     wrong: list[str] = []
-    for key, value in _parse(Path(path)).items():
+    for key, value in _parse(content, where).items():
         found = known.get(key.replace("_", "-"))
         if found is None:
             wrong.append(f"unknown key {quote(key)}{_hint(key, known)}")
             continue
         try:
-            values[found.field] = _value(found, value, str(Path(path).parent))
+            values[found.field] = _value(found, value, directory)
         except ValueError as error:
             wrong.append(f"{found.name} {error}")
     return values, wrong
@@ -62,16 +93,14 @@ KEYS: Final = (*flags_of(AgentSpec), *flags_of(ControlPlaneSpec))
 _AGENTS = frozenset(each.name for each in dataclasses.fields(AgentSpec))
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _parse(content: bytes, where: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: it is not TOML: {error}") from error
+        raise ConfigError(f"{where}: it is not TOML: {error}") from error
 
 
-def _value(flag: Flag, value: Any, directory: str) -> Any:
+def _value(flag: Flag, value: Any, directory: str | None) -> Any:
     if flag.kind is STRINGS:
         return _strings(value)
     if flag.kind is BOOL and not isinstance(value, bool):
@@ -84,7 +113,11 @@ def _value(flag: Flag, value: Any, directory: str) -> Any:
         return float(value)
     if not isinstance(value, str):
         raise ValueError(f"must be a text, not {_shown(value)}")  # noqa: TRY004 - a user's mistake
-    return bundle.read(value, directory) if flag.field == "ca_bundle" else flag.kind.parse(value)
+    if flag.field != "ca_bundle":
+        return flag.kind.parse(value)
+    if directory is None and value.startswith("@"):
+        raise ValueError("must be PEM text here, not the path of a file")
+    return bundle.read(value, directory or "")
 
 
 def _strings(value: Any) -> tuple[str, ...]:
