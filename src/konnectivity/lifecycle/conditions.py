@@ -42,11 +42,14 @@ class Facts:
     failing: Mapping[Key, str] | None = None
     """Why objects cannot be written."""
     paused: bool = False
+    rollout: Condition | None = None
+    """How far the agents' rollout is."""
 
 
 def conditions(facts: Facts) -> list[Condition]:
     """All conditions that follow from `facts`, in a fixed order."""
-    return [_reachable(facts), _installed(facts), _available(facts), _paused(facts)]
+    found = [_reachable(facts), _installed(facts), _available(facts), _paused(facts)]
+    return [*found, *([facts.rollout] if facts.rollout else [])]
 
 
 def _reachable(facts: Facts) -> Condition:

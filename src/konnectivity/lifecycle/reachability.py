@@ -8,13 +8,16 @@ Source: HyperShift's condition of its data plane is found in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from konnectivity.kube.client import describe, failures
 from konnectivity.kube.collection import Collection, status_of
-from konnectivity.kube.resources import rule
+from konnectivity.kube.resources import collection_path, rule
 from konnectivity.lifecycle.conditions import Condition
+from konnectivity.net.backoff import lengthened
 
 if TYPE_CHECKING:
     from lightkube import AsyncClient
@@ -38,16 +41,66 @@ async def probe(client: AsyncClient, workload: Mapping[str, Any]) -> Condition:
         message = f"{len(found)} pods of agents, none is running"
         return Condition(TYPE, status=None, reason="NoRunningAgent", message=message)
     name = min(running, key=_restarts)["metadata"]["name"]
+    answer = await log_of(client, workload, name)
+    if answer.read:
+        message = f"log of pod {name} was read"
+        return Condition(TYPE, status=True, reason="LogRead", message=message)
+    message = f"log of pod {name}: {answer.error}"
+    if answer.failed:
+        return Condition(TYPE, status=False, reason="LogFailed", message=message)
+    return Condition(TYPE, status=None, reason="CannotAsk", message=message)
+
+
+async def keep_probing(
+    client: AsyncClient,
+    workload: Callable[[], Mapping[str, Any] | None],
+    *,
+    tell: Callable[[Condition], None],
+    interval: float,
+) -> None:
+    """Probe until cancelled, each `interval`; sooner as long as there is no workload."""
+    while True:
+        item = workload()
+        if item is not None:
+            tell(await probe(client, item))
+        await asyncio.sleep(lengthened(interval if item is not None else 1.0, 0.1))
+
+
+@dataclass(frozen=True, slots=True)
+class LogAnswer:
+    """What asking for a pod's log has brought. Neither `read` nor `failed`: it cannot be asked."""
+
+    read: bool = False
+    failed: bool = False
+    text: str = ""
+    error: str = ""
+
+
+async def log_of(
+    client: AsyncClient,
+    workload: Mapping[str, Any],
+    name: str,
+    *,
+    lines: int = 1,
+    limit: float | None = None,
+) -> LogAnswer:
+    """The last lines of the log of the agents' pod `name`; `limit` seconds at most."""
+    namespace = workload["metadata"].get("namespace") or "default"
+    pods = Collection(client, collection_path("v1", "Pod", namespace))
+    query = {"tailLines": str(lines), "container": _container(workload)}
     try:
-        await pods.text(f"{name}/log", {"tailLines": "1", "container": _container(workload)})
+        async with asyncio.timeout(limit):
+            text = await pods.text(f"{name}/log", query)
+    except TimeoutError:
+        return LogAnswer(failed=True, error=f"no answer within {limit:g} s")
     except failures() as error:
         status = status_of(error)
-        if status is None or status[0] in (401, FORBIDDEN, 404, 429):
-            remedy = f"allow get on pods/log in namespace {namespace} (RBAC)"
-            return _unknown(f"log of pod {name}", error, remedy)
-        message = f"log of pod {name}: {describe(error)}"
-        return Condition(TYPE, status=False, reason="LogFailed", message=message)
-    return Condition(TYPE, status=True, reason="LogRead", message=f"log of pod {name} was read")
+        if status is not None and status[0] not in (401, FORBIDDEN, 404, 429):
+            return LogAnswer(failed=True, error=describe(error))
+        remedy = f"; allow get on pods/log in namespace {namespace} (RBAC)"
+        hint = remedy if status and status[0] == FORBIDDEN else ""
+        return LogAnswer(error=f"{describe(error)}{hint}")
+    return LogAnswer(read=True, text=text)
 
 
 def _unknown(what: str, error: Exception, remedy: str) -> Condition:
