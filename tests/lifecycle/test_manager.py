@@ -24,7 +24,7 @@ from tests.lifecycle.objects import (
 from tests.peers.kube_api import Fault, KubeApi
 
 from konnectivity.kube.watch import WatchOptions
-from konnectivity.lifecycle.metrics import families
+from konnectivity.lifecycle.metrics import ClusterFigures, families
 from konnectivity.lifecycle.pace import Pace, PaceLimits
 from konnectivity.lifecycle.plan import MANAGER, PAUSED, Key
 from konnectivity.lifecycle.preview import preview
@@ -466,25 +466,25 @@ async def test_the_metrics_tell_of_heals_lag_and_conditions(
         await settled(reconciler)
         api.remove(ACCOUNT)
         await until(lambda: reconciler.counters.heals["ServiceAccount", "restore"])
+        await settled(reconciler)
+        reconciler.judge()
         observer = reconciler.observer
-        page = render(
-            families(
-                reconciler.counters,
-                lags=observer.lags(),
-                lists=observer.lists,
-                watches=observer.watches,
-                failing=0,
-                dropped=0,
-                leading=True,
-                conditions=reconciler.conditions.current.values(),
-            )
-        ).decode()
+        figures = ClusterFigures(
+            observer.lags(),
+            observer.lists,
+            observer.watches,
+            failing=0,
+            dropped=0,
+            conditions=tuple(reconciler.conditions.current.values()),
+        )
+        page = render(families(reconciler.counters, {"": figures}, leading=True)).decode()
     prefix = "konnectivity_manager_"
     for line in (
         'heals_total{kind="ServiceAccount",reason="restore"} 1',
         'heal_duration_seconds_count{kind="ServiceAccount",reason="restore"} 1',
         'watch_lag_seconds{kind="DaemonSet"} 0',
-        'condition{type="Installed"} 1',
+        'condition{cluster="",type="Installed"} 1',
+        'clusters{type="Installed",status="True"} 1',
         "leading 1",
     ):
         assert f"\n{prefix}{line}" in page

@@ -62,6 +62,7 @@ class Election:
         self.identity = identity
         self.leader = ""
         """Who leads, as far as known."""
+        self.namespace = namespace
         self._leases = Collection(client, LEASES.format(namespace=namespace))
         self._remedy = access_rule(VERBS, namespace)
         self._changed = changed

@@ -1,31 +1,34 @@
-"""The program `konnectivity manager`: keeps the agents of one cluster as specified."""
+"""The program `konnectivity manager`: keeps the agents of one cluster, or of many, as specified."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
+import resource
 import socket
-import sys
 import uuid
 from asyncio import FIRST_COMPLETED
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Self
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from konnectivity.kube.client import connect
-from konnectivity.kube.collection import Object
-from konnectivity.lifecycle import metrics, spec_file
+from konnectivity.lifecycle import cluster_directory, fleet_report, metrics, once, spec_file
+from konnectivity.lifecycle.cluster import Cluster
+from konnectivity.lifecycle.cluster_directory import ClusterDirectory
+from konnectivity.lifecycle.cluster_secrets import ClusterSecrets
 from konnectivity.lifecycle.election import Election
+from konnectivity.lifecycle.fleet import Fleet
 from konnectivity.lifecycle.metrics import ManagerCounters
 from konnectivity.lifecycle.options import ManagerOptions
-from konnectivity.lifecycle.plan import PAUSED
-from konnectivity.lifecycle.preview import preview
-from konnectivity.lifecycle.reconcile import ReconcileOptions, Reconciler
+from konnectivity.lifecycle.reconcile import ReconcileOptions
+from konnectivity.lifecycle.registration import Registration
 from konnectivity.lifecycle.render import render
+from konnectivity.lifecycle.rollout import RolloutLimits
 from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.spec_watch import SpecWatch
+from konnectivity.lifecycle.standing import mark
 from konnectivity.net import bind
 from konnectivity.net.listen import Listener
 from konnectivity.net.loop import Signals
@@ -35,51 +38,69 @@ from konnectivity.observe.admin import AdminServer
 from konnectivity.observe.api import alive
 from konnectivity.observe.exposition import CONTENT_TYPE
 from konnectivity.observe.exposition import render as render_metrics
-from konnectivity.observe.route import JSON, Request, Response, Route
+from konnectivity.observe.route import Request, Response, Route
 
 if TYPE_CHECKING:
     from lightkube import AsyncClient
 
 log = logs.get(__name__)
 
-OK, FAILED = 0, 1
+OK: Final = once.OK
 REQUESTS_FROM: Final = 6
 """Verbosity from which each request to the API is logged."""
+LOOKUPS: Final = 64
+"""Names of API servers that are looked up at once, where there are many clusters."""
+
+
+class Source(Protocol):
+    """Where clusters are registered."""
+
+    @property
+    def synced(self) -> bool:
+        """Whether all of them are known."""
+
+    @property
+    def trouble(self) -> str:
+        """Why they cannot be read; empty if they can."""
+
+    async def run(self) -> None:
+        """Register what is there, and follow it, until cancelled."""
 
 
 class Manager:
-    """One manager. `async with Manager(...):` keeps a cluster as `desired` until the block ends."""
+    """One manager. `async with manager:` keeps its clusters until the block ends.
+
+    `management` is the client of the cluster with the lease, and with the Secrets if clusters are
+    in Secrets; without one there is no election.
+    """
 
     def __init__(
-        self,
-        options: ManagerOptions,
-        client: AsyncClient,
-        desired: Sequence[Object],
-        *,
-        overrides: Sequence[str] = (),
-        namespace: str = "kube-system",
-        election_client: AsyncClient | None = None,
+        self, options: ManagerOptions, spec: AgentSpec, *, management: AsyncClient | None = None
     ) -> None:
         self.options = options
         self.counters = ManagerCounters()
-        self.election: Election | None = None
-        self.reconciler = Reconciler(
-            client,
-            desired,
-            options=ReconcileOptions(
-                resync=options.resync_interval,
-                probe=options.probe_interval,
-                overrides=tuple(overrides),
-            ),
-            may_write=lambda: self.leading,
-            counters=self.counters,
+        self.fleet = Fleet(
+            spec, connect=self._connect, make=self._make, concurrency=options.cluster_concurrency
         )
-        if options.leader_elect:
+        self.specification = SpecWatch(options.spec, spec, changed=self.fleet.specify)
+        self.source: Source | None = None
+        self.election: Election | None = None
+        if options.clusters:
+            self.source = ClusterDirectory(options.clusters, self.fleet)
+        elif options.clusters_selector and management is not None:
+            self.source = ClusterSecrets(
+                management,
+                self.fleet,
+                namespace=options.clusters_namespace,
+                selector=options.clusters_selector,
+            )
+        if options.leader_elect and management is not None:
+            own = options.clusters_namespace if options.is_fleet else spec.namespace
             self.election = Election(
-                election_client or client,
-                namespace=options.leader_elect_namespace or namespace,
+                management,
+                namespace=options.leader_elect_namespace or own,
                 identity=f"{socket.gethostname()}_{uuid.uuid4()}",
-                changed=self.reconciler.wake,
+                changed=self.fleet.wake,
             )
         self._doors = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
@@ -99,10 +120,14 @@ class Manager:
             await self._listen()
             if self.election is not None:
                 await self._doors.enter_async_context(self.election)
+            await self._doors.enter_async_context(self.fleet)
         except BaseException:
             await self._doors.aclose()
             raise
-        self._task = asyncio.create_task(self.reconciler.run())
+        if self.source is None:
+            place = self.options.kubeconfig or "the pod's service account"
+            self.fleet.register(Registration("", place, b""))
+        self._task = asyncio.create_task(self._follow())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -113,14 +138,47 @@ class Manager:
 
     async def run(self, until: asyncio.Event) -> None:
         """Wait for `until`; a fault of ours ends it sooner, and is raised."""
-        task = self._task = self._task or asyncio.create_task(self.reconciler.run())
         waiting = asyncio.ensure_future(until.wait())
+        tasks = {waiting} | ({self._task} if self._task is not None else set())
         try:
-            await asyncio.wait({waiting, task}, return_when=FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=FIRST_COMPLETED)
         finally:
             waiting.cancel()
-        if task.done():
-            task.result()
+        if self._task is not None and self._task.done():
+            self._task.result()
+
+    async def _follow(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.specification.run())
+            if self.source is not None:
+                tasks.create_task(self.source.run())
+
+    def _connect(self, registration: Registration) -> AsyncClient:
+        qps, burst = self.options.kube_api_qps, self.options.kube_api_burst
+        if self.options.is_fleet:
+            return registration.connect(qps=qps, burst=burst)
+        return connect(self.options.kubeconfig, qps=qps, burst=burst, multiplex=True)
+
+    def _make(self, name: str, client: AsyncClient, spec: AgentSpec) -> Cluster:
+        options = self.options
+        return Cluster(
+            name,
+            client,
+            spec,
+            options=ReconcileOptions(
+                resync=options.resync_interval,
+                probe=options.probe_interval,
+                scale_down_hold=options.scale_down_hold,
+                rollout=RolloutLimits(stuck_after=options.rollout_stuck_after),
+            ),
+            may_write=lambda: self.leading,
+            counters=self.counters,
+            pki=Path(options.pki_directory, name) if options.pki_directory else None,
+            pki_interval=options.certificate_reload_interval,
+            mark=mark(
+                cluster=name, lease_namespace=self.election.namespace if self.election else ""
+            ),
+        )
 
     async def _listen(self) -> None:
         options = self.options
@@ -138,46 +196,27 @@ class Manager:
         await self._doors.enter_async_context(Listener(sock, server.accept))
 
     def _ready(self, _request: Request) -> Response:
-        """Ready is who knows the cluster, also who stands by."""
-        observer = self.reconciler.observer
-        unknown = [str(key) for key, each in observer.watched.items() if not each.reflector.synced]
-        if unknown:
-            return Response(f"not yet listed: {', '.join(unknown)}\n".encode(), status=503)
-        return Response(b"ok")
+        """Ready is who knows the clusters, also who stands by."""
+        if self.source is not None and not self.source.synced:
+            why = f"clusters are not yet known: {self.source.trouble or 'reading'}"
+        else:
+            why = fleet_report.unready(self.fleet, single=self.source is None)
+        return Response(f"{why}\n".encode(), status=503) if why else Response(b"ok")
 
-    def _conditions(self, _request: Request) -> Response:
-        conditions = self.reconciler.conditions
-        self.reconciler.judge()
-        page = {
+    async def _conditions(self, request: Request) -> Response:
+        head: dict[str, object] = {
             "leader": self.election.leader if self.election else "",
             "leading": self.leading,
-            "conditions": [
-                {
-                    "type": each.type,
-                    "status": each.word,
-                    "reason": each.reason,
-                    "message": each.message,
-                    "lastTransitionTime": _time(conditions.since[each.type]),
-                }
-                for each in conditions.current.values()
-            ],
-            "problems": {str(key): text for key, text in self.reconciler.stuck.items()},
         }
-        return Response(json.dumps(page, indent=2).encode() + b"\n", content_type=JSON)
+        troubles = [self.specification.trouble, self.source.trouble if self.source else ""]
+        if found := [each for each in troubles if each]:
+            head["troubles"] = found
+        single = self.source is None
+        return await fleet_report.conditions(self.fleet, request, single=single, head=head)
 
-    def _metrics(self, _request: Request) -> Response:
-        reconciler = self.reconciler
-        reconciler.judge()
-        found = metrics.families(
-            self.counters,
-            lags=reconciler.observer.lags(),
-            lists=reconciler.observer.lists,
-            watches=reconciler.observer.watches,
-            failing=len(reconciler.failing),
-            dropped=reconciler.recorder.dropped,
-            leading=self.leading,
-            conditions=reconciler.conditions.current.values(),
-        )
+    async def _metrics(self, _request: Request) -> Response:
+        figures = await fleet_report.figures(self.fleet)
+        found = metrics.families(self.counters, figures, leading=self.leading)
         return Response(render_metrics(found), content_type=CONTENT_TYPE)
 
 
@@ -190,80 +229,45 @@ async def serve(options: ManagerOptions) -> int:
     if options.v < REQUESTS_FROM:
         logging.getLogger("httpx2").setLevel(logging.WARNING)
     spec = await asyncio.to_thread(spec_file.load, options.spec)
-    desired = render(spec)
+    if options.is_fleet:
+        _make_room()
+    if options.clusters:
+        await asyncio.to_thread(cluster_directory.check, options.clusters)
     async with AsyncExitStack() as doors:
-        client = await _client(options, doors)
-        if options.dry_run:
-            return await _show(options, client, desired, spec)
-        if options.once:
-            return await _once(options, client, desired, spec)
-        manager = Manager(
-            options,
-            client,
-            desired,
-            overrides=spec.overrides,
-            namespace=spec.namespace,
-            # One of its own: what waits for its turn must not cost the lead.
-            election_client=await _client(options, doors),
-        )
+        # For the lease a client of its own: what waits for its turn must not cost the lead.
+        management = await _management(options, doors)
+        if management is not None and (options.dry_run or options.once):
+            act = once.show if options.dry_run else once.reconcile_once
+            limit = options.timeout
+            return await act(management, render(spec), overrides=spec.overrides, limit=limit)
+        manager = Manager(options, spec, management=management)
         with Signals() as signals:
             async with manager:
-                log.info("Manager is up", objects=len(desired), pid=os.getpid())
+                log.info("Manager is up", objects=len(render(spec)), pid=os.getpid())
+                if options.leader_elect and manager.election is None:
+                    log.info("No election: --kubeconfig names no cluster for the lease")
                 await manager.run(signals.first)
     log.info("Manager stopped")
     return OK
 
 
-async def _client(options: ManagerOptions, doors: AsyncExitStack) -> AsyncClient:
+async def _management(options: ManagerOptions, doors: AsyncExitStack) -> AsyncClient | None:
+    """A client of the cluster that --kubeconfig names; None if clusters in a folder are all."""
+    if options.clusters and not options.kubeconfig:
+        return None
     qps, burst = options.kube_api_qps, options.kube_api_burst
     client = await asyncio.to_thread(connect, options.kubeconfig, qps=qps, burst=burst)
     doors.push_async_callback(client.close)
     return client
 
 
-async def _show(
-    options: ManagerOptions, client: AsyncClient, desired: Sequence[Object], spec: AgentSpec
-) -> int:
-    status = OK
-    lines = preview(client, desired, overrides=spec.overrides, limit=options.timeout)
-    async for line in lines:
-        sys.stdout.write(f"{line}\n")
-        if line.startswith("!"):
-            status = FAILED
-    return status
-
-
-async def _once(
-    options: ManagerOptions, client: AsyncClient, desired: Sequence[Object], spec: AgentSpec
-) -> int:
-    """Reconcile until all is as specified, or nothing is left but what is refused."""
-    reconciler = Reconciler(
-        client,
-        desired,
-        options=ReconcileOptions(resync=0, probe=0, overrides=spec.overrides),
-    )
-    task = asyncio.create_task(reconciler.run())
-    ending = asyncio.ensure_future(reconciler.until_settled())
-    await asyncio.wait({task, ending}, timeout=options.timeout, return_when=FIRST_COMPLETED)
-    if ending.done():
-        await reconciler.recorder.flush()
-    for each in (ending, task):
-        each.cancel()
-    await asyncio.wait({task, ending})
-    if not task.cancelled():
-        task.result()
-    if reconciler.converged:
-        return OK
-    reasons = [f"{key}: {text}" for key, text in reconciler.stuck.items()]
-    if reconciler.paused:
-        reasons = [f"the workload has the annotation {PAUSED}"]
-    for reason in reasons or [f"not as specified within {options.timeout:g} s"]:
-        sys.stderr.write(f"Error: {reason}\n")
-    return FAILED
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _make_room() -> None:
+    """For many clusters: descriptors up to what we may have, threads for names that hang."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # a system that bounds it elsewhere, too
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # libuv looks names up in these; with its default four hang all if four hang.
+    os.environ.setdefault("UV_THREADPOOL_SIZE", str(LOOKUPS))
 
 
 def run(options: ManagerOptions) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from konnectivity import __version__
 from konnectivity.lifecycle.conditions import Condition
 from konnectivity.lifecycle.plan import Key
+from konnectivity.lifecycle.progress import Progress
 from konnectivity.observe import process
 from konnectivity.observe.exposition import Catalogue, Family
 from konnectivity.observe.histogram import Histogram, RequestCounts
@@ -30,7 +32,7 @@ _WRITES = MANAGER.counter(
     "Objects written, by reason.",
     *("kind", "reason"),
     ours=True,
-    note="`reason` is `install`, `restore`, `drift`, `upgrade` or `adopt`.",
+    note="`reason` is `install`, `restore`, `drift`, `upgrade`, `adopt`, `rollout` or `remove`.",
 )
 _FAILURES = MANAGER.counter(
     "write_failures_total",
@@ -69,12 +71,76 @@ _LEADING = MANAGER.gauge("leading", "Whether this process may write: 1 or 0.", o
 _CONDITION = MANAGER.gauge(
     "condition",
     "Conditions: 1 true, 0 false, -1 unknown.",
-    "type",
+    *("cluster", "type"),
     ours=True,
+    note="`cluster` is empty where there is but one. Of 2000 clusters, those in need first.",
+)
+_CLUSTERS = MANAGER.gauge(
+    "clusters",
+    "Clusters in each condition.",
+    *("type", "status"),
+    ours=True,
+    note="`status` is `True`, `False` or `Unknown`.",
+)
+_ENDS = MANAGER.gauge(
+    "certificate_not_after_timestamp_seconds",
+    "When certificates in --pki-directory end, in seconds since 1970.",
+    *("cluster", "role"),
+    ours=True,
+    note="`role` is `ca`, `server`, `agent`, ...; of several the first. At most 8000 are told.",
+)
+_ISSUED = MANAGER.counter(
+    "certificates_issued_total", "Certificates renewed or rotated in --pki-directory.", ours=True
+)
+_UNKEPT = MANAGER.counter(
+    "certificate_failures_total",
+    "How often a directory of certificates could not be kept or read.",
+    ours=True,
+)
+_AGENTS = MANAGER.gauge(
+    "agents",
+    "Agents of all clusters by state, as their workloads tell.",
+    "state",
+    ours=True,
+    note="`state` is `wanted`, `updated` (of the present template) or `available`.",
+)
+_STOPPED = MANAGER.gauge(
+    "rollouts_stopped", "Clusters in which the rollout of agents is stopped, or stuck.", ours=True
 )
 _BUILD = MANAGER.gauge(
     "build_info", "This program's version; the value is 1.", "version", ours=True
 )
+
+
+MOST_SHOWN: Final = 2000
+"""Clusters whose conditions are told one by one; all are counted."""
+MOST_ENDS: Final = 8000
+"""Ends of certificates that are told, the first ones of all."""
+IN_NEED: Final = frozenset(
+    ["ApiReachable", "Available", "CertificatesValid", "Installed", "Registered"]
+)
+"""Conditions that ought to be true."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFigures:
+    """One cluster as it is while the metrics are read."""
+
+    lags: Mapping[Key, float]
+    """How old the copy of each object is, seconds."""
+    lists: RequestCounts
+    watches: RequestCounts
+    failing: int
+    """Objects that cannot be written."""
+    dropped: int
+    """Kubernetes Events that could not be written."""
+    conditions: tuple[Condition, ...]
+    rollout: Progress | None = None
+    """How far the agents' rollout is."""
+    stopped: bool = False
+    """Whether that is stopped, or stuck."""
+    ends: Mapping[str, float] = field(default_factory=dict)
+    """When certificates end, Unix seconds by role."""
 
 
 class ManagerCounters:
@@ -87,6 +153,8 @@ class ManagerCounters:
         self.contested: Counter[str] = Counter()
         self.missed: Counter[str] = Counter()
         self.last_failure = 0.0
+        self.certificates_issued = 0
+        self.certificate_failures = 0
 
     def healed(self, kind: str, reason: str, seconds: float | None) -> None:
         """Count one object that was written; `seconds` if it was damaged before."""
@@ -96,35 +164,64 @@ class ManagerCounters:
 
 
 def families(
-    counters: ManagerCounters,
-    *,
-    lags: Mapping[Key, float],
-    lists: RequestCounts,
-    watches: RequestCounts,
-    failing: int,
-    dropped: int,
-    leading: bool,
-    conditions: Iterable[Condition],
+    counters: ManagerCounters, clusters: Mapping[str, ClusterFigures], *, leading: bool
 ) -> list[Family]:
-    """All metrics as of now."""
+    """All metrics as of now; `clusters` by name."""
     oldest: dict[str, float] = {}
-    for key, lag in lags.items():
-        oldest[key.kind] = max(lag, oldest.get(key.kind, 0.0))
-    values = {None: -1, False: 0, True: 1}
+    lists: Counter[tuple[str, str]] = Counter()
+    watches: Counter[tuple[str, str]] = Counter()
+    for each in clusters.values():
+        lists += each.lists.total
+        watches += each.watches.total
+        for key, lag in each.lags.items():
+            oldest[key.kind] = max(lag, oldest.get(key.kind, 0.0))
     return [
         _HEAL_SECONDS.durations_each(counters.heal_seconds),
         _WRITES.each(counters.heals),
         _FAILURES.each(counters.failures),
         _LAST_FAILURE.each({(): counters.last_failure} if counters.last_failure else {}),
-        _FAILING.value(failing),
+        _FAILING.value(sum(each.failing for each in clusters.values())),
         _CONTESTED.each(counters.contested),
         _LAG.each(oldest),
         _MISSED.each(counters.missed),
-        _LISTS.each(lists.total),
-        _WATCHES.each(watches.total),
-        _DROPPED.value(dropped),
+        _LISTS.each(lists),
+        _WATCHES.each(watches),
+        _DROPPED.value(sum(each.dropped for each in clusters.values())),
         _LEADING.value(leading),
-        _CONDITION.each({each.type: values[each.status] for each in conditions}),
+        _AGENTS.each(_agents(clusters.values())),
+        _STOPPED.value(sum(each.stopped for each in clusters.values())),
+        *_conditions({name: each.conditions for name, each in clusters.items()}),
+        _ENDS.each(_first_ends(clusters)),
+        _ISSUED.value(counters.certificates_issued),
+        _UNKEPT.value(counters.certificate_failures),
         _BUILD.each({__version__: 1}),
         *process.families(),
     ]
+
+
+def _conditions(found: Mapping[str, Iterable[Condition]]) -> list[Family]:
+    counted: Counter[tuple[str, str]] = Counter()
+    for each in found.values():
+        counted.update((one.type, one.word) for one in each)
+    shown = sorted(found, key=lambda name: not _in_need(found[name]))[:MOST_SHOWN]
+    values = {None: -1, False: 0, True: 1}
+    by_cluster = {(name, one.type): values[one.status] for name in shown for one in found[name]}
+    return [_CONDITION.each(by_cluster), _CLUSTERS.each(counted)]
+
+
+def _agents(clusters: Iterable[ClusterFigures]) -> dict[str, float]:
+    found = [each.rollout for each in clusters if each.rollout is not None]
+    return {
+        "wanted": sum(each.wanted for each in found),
+        "updated": sum(each.updated for each in found),
+        "available": sum(each.available for each in found),
+    }
+
+
+def _first_ends(clusters: Mapping[str, ClusterFigures]) -> dict[tuple[str, str], float]:
+    found = {(name, role): at for name, each in clusters.items() for role, at in each.ends.items()}
+    return dict(sorted(found.items(), key=lambda item: item[1])[:MOST_ENDS])
+
+
+def _in_need(conditions: Iterable[Condition]) -> bool:
+    return any(one.type in IN_NEED and one.status is not True for one in conditions)
