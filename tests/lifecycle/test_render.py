@@ -12,7 +12,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.lifecycle import schema
 from tests.lifecycle.specs import CA, PLAIN, every
 
 from konnectivity.agent.options import AgentOptions, validate
@@ -54,22 +53,6 @@ def container(spec: AgentSpec) -> dict[str, Any]:
 
 def changed(**change: Any) -> AgentSpec:
     return dataclasses.replace(PLAIN, **change)
-
-
-@pytest.mark.parametrize("spec", ALL, ids=name_of)
-def test_every_object_fits_kubernetes_schema(spec: AgentSpec) -> None:
-    for item in render(spec):
-        if item["apiVersion"] != schema.CUSTOM:
-            assert schema.problems(item) == []
-
-
-def test_the_schema_tells_of_a_field_that_is_not_there_and_of_a_wrong_type() -> None:
-    item = one(PLAIN, "DaemonSet")
-    item["spec"]["template"]["spec"]["tolerations"][0]["seconds"] = 5
-    assert "tolerations[0].seconds" in schema.problems(item)[0]
-    item = one(PLAIN, "DaemonSet")
-    item["spec"]["minReadySeconds"] = "5"
-    assert "minReadySeconds" in schema.problems(item)[0]
 
 
 @pytest.mark.parametrize("spec", ALL, ids=name_of)
