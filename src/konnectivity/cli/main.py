@@ -146,24 +146,14 @@ def _manifests(argv: Sequence[str]) -> int:
     return run(argv)
 
 
-def _status(argv: Sequence[str]) -> int:
-    run: Callable[[Sequence[str]], int] = resolve_name("konnectivity.cli.status:main")
-    return run(argv)
+def _named(function: str) -> Callable[[Sequence[str]], int]:
+    """A command whose module is imported when it runs."""
 
+    def run(argv: Sequence[str]) -> int:
+        found: Callable[[Sequence[str]], int] = resolve_name(f"konnectivity.cli.{function}")
+        return found(argv)
 
-def _top(argv: Sequence[str]) -> int:
-    run: Callable[[Sequence[str]], int] = resolve_name("konnectivity.cli.top:main")
-    return run(argv)
-
-
-def _doctor(argv: Sequence[str]) -> int:
-    run: Callable[[Sequence[str]], int] = resolve_name("konnectivity.cli.doctor:main")
-    return run(argv)
-
-
-def _explain(argv: Sequence[str]) -> int:
-    run: Callable[[Sequence[str]], int] = resolve_name("konnectivity.cli.explain:main")
-    return run(argv)
+    return run
 
 
 def _version(argv: Sequence[str]) -> int:
@@ -206,10 +196,17 @@ COMMANDS = {
     "demo": Command(_demo, "Send real traffic through a throwaway server and agent."),
     "certs": Command(_certs, "Make certificates, show and renew them, move to another CA."),
     "manifests": Command(_manifests, "Print the objects that put agents into a cluster."),
-    "status": Command(_status, "Show agents, servers, and what is between them."),
-    "top": Command(_top, "The same, live: the busiest tunnels, rates, failures."),
-    "doctor": Command(_doctor, "Say what is wrong, where, how it is known and what to do."),
-    "explain": Command(_explain, "Show the way to a webhook or a node, and where it breaks."),
+    "install": Command(_named("install:install"), "Install the agents of a cluster, and wait."),
+    "diff": Command(_named("diff:main"), "Show how a cluster differs from what was specified."),
+    "upgrade": Command(_named("install:upgrade"), "Change the agents of a cluster, or go back."),
+    "restart": Command(_named("restart:main"), "Restart agents one after another, or one."),
+    "uninstall": Command(_named("uninstall:main"), "Take the agents out of a cluster; asks."),
+    "status": Command(_named("status:main"), "Show agents, servers, and what is between them."),
+    "top": Command(_named("top:main"), "The same, live: the busiest tunnels, rates, failures."),
+    "doctor": Command(_named("doctor:main"), "Say what is wrong, where, and what to do."),
+    "explain": Command(
+        _named("explain:main"), "Show the way to a webhook or a node, and where it breaks."
+    ),
     "version": Command(_version, "Show the version."),
     "help": Command(_help, "Show this table, or the help of a command."),
 }

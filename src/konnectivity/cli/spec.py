@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from konnectivity.cli.flags import parse, usage
-from konnectivity.cli.run import MISUSED, OK, complain, guard, version
-from konnectivity.errors import ConfigError
+from konnectivity.cli.run import FAILED, MISUSED, OK, complain, guard, version
+from konnectivity.errors import ClusterError, ConfigError
 from konnectivity.flag import flag
 from konnectivity.gotext import one_line
 from konnectivity.lifecycle import spec_check, spec_file
@@ -45,17 +45,25 @@ def run(
     start: Callable[[T], int],
     *,
     check: Callable[[T], Sequence[str]] = lambda _: (),
+    stored: Callable[[T], Mapping[str, object]] | None = None,
 ) -> int:
     """Read flags and file, say all that is wrong with them, or `start`; return the exit status.
 
-    `check` gives what else is wrong with the options, a line each.
+    `check` gives what else is wrong with the options, a line each. `stored` gives values by field
+    where no file is named, for flags to win over.
     """
     try:
         line = parse(options, argv)
         wrong: list[str] = []
-        if line.options.spec and not (line.wants_help or line.wants_version):
-            values, wrong = _from_file(options, line.options.spec)
+        if not (line.wants_help or line.wants_version):
+            values: Mapping[str, object] = {}
+            if line.options.spec:
+                values, wrong = _from_file(options, line.options.spec)
+            elif stored is not None:
+                values = stored(line.options)
             line = parse(options, argv, defaults=values)
+    except ClusterError as error:
+        return complain(str(error), status=FAILED)
     except ConfigError as error:
         return complain(f"{error}; see {command.name} --help", status=MISUSED)
     for warning in line.warnings:
@@ -81,3 +89,9 @@ def _from_file(options: type, path: str) -> tuple[dict[str, object], list[str]]:
         {name: value for name, value in values.items() if name in known},
         [f"{path}: {each}" for each in wrong],
     )
+
+
+def only(options: SpecOptions) -> AgentSpec:
+    """The specification alone, without the command's own flags."""
+    fields = (each.name for each in dataclasses.fields(AgentSpec))
+    return AgentSpec(**{name: getattr(options, name) for name in fields})

@@ -104,7 +104,7 @@ class AgentSpec:
         WORKLOAD_OVERRIDES,
         "Fields of the workload that users may change, as paths; a list's element by its name.",
     )
-    namespace: str = flag("kube-system", "Namespace of the agents.")
+    namespace: str = flag("kube-system", "Namespace of the agents.", short="n")
     name: str = flag(AGENT, "Name of the objects, and of the labels app and k8s-app.")
     labels: tuple[str, ...] = flag((), "Further labels of all objects, key=value.")
     selector: tuple[str, ...] = flag(
