@@ -12,11 +12,11 @@ UV   := $(or $(shell command -v uv),$(BIN)/uv)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak fuzz e2e lint format bench reference deploy constraints clean
+.PHONY: help demo test soak fuzz e2e lint format bench bench-fleet reference deploy constraints clean
 
 help:  ## list the targets
 	@echo 'make <target> [ARGS="..."]'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target does; do \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target does; do \
 		printf '%-14s%s\n' "$$target" "$$does"; done
 
 demo: $(VENV)/.runtime  ## watch traffic cross into a cluster that the control plane cannot reach
@@ -46,6 +46,9 @@ format: $(VENV)/.lint  ## let ruff put the sources in order
 
 bench: $(VENV)/.test  ## measure; REF_SERVER and REF_AGENT name a pair to compare with
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-fleet: $(VENV)/.test  ## simulate many clusters on one manager, ARGS="--clusters 1000"
+	@$(BIN)/python -m bench.fleet $(ARGS)
 
 reference: $(VENV)/.runtime  ## write the generated pages of docs/reference anew
 	$(BIN)/python -m konnectivity.cli.reference > docs/reference/flags.md
