@@ -7,6 +7,8 @@ import sys
 from typing import Any
 
 import pytest
+from konnectivity.cli.explain import ExplainOptions, explain, main
+from konnectivity.diagnose.explain import Link, State
 from tests.diagnose.faults import listeners
 from tests.diagnose.faults.cluster import Installation
 from tests.e2e.conftest import Pair, StartServer
@@ -14,9 +16,7 @@ from tests.net.authority import Identity
 from tests.peers import tool
 from tests.peers.ports import free_port
 
-from konnectivity.cli.explain import ExplainOptions, explain, main
 from konnectivity.cli.flags import parse
-from konnectivity.diagnose.explain import Link, State
 
 HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
