@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from konnectivity.kube.collection import Object
+from konnectivity.lifecycle import mesh
 from konnectivity.lifecycle.conditions import Condition, Conditions
 from konnectivity.lifecycle.metrics import ClusterFigures, ManagerCounters
 from konnectivity.lifecycle.reconcile import ReconcileOptions, Reconciler
@@ -64,6 +65,7 @@ class Cluster:
             counters=counters,
         )
         self._client = client
+        self._look_interval = options.probe
 
     async def run(self) -> None:
         """Keep the cluster until cancelled; a fault of ours ends it sooner, and is raised."""
@@ -74,6 +76,15 @@ class Cluster:
                 tasks.create_task(self.reconciler.run())
                 if self.certificates is not None:
                     tasks.create_task(self.certificates.run())
+                if self._look_interval > 0:
+                    tasks.create_task(
+                        mesh.keep_looking(
+                            self._client,
+                            lambda: self.spec.heartbeat_namespace if self.spec.heartbeats else "",
+                            tell=self._note,
+                            interval=self._look_interval,
+                        )
+                    )
         finally:
             await self._client.close()
 
@@ -84,6 +95,9 @@ class Cluster:
             if self.certificates is not None:
                 self.certificates.spec = spec
             self._want()
+
+    def _note(self, condition: Condition) -> None:
+        self.reconciler.conditions.update([condition], time.time())
 
     def _want(self) -> None:
         self.reconciler.want(self._objects(), overrides=self.spec.overrides)
