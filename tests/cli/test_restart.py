@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 from tests.cli.command import Commands
@@ -12,6 +13,7 @@ from konnectivity.lifecycle.restart import RESTARTED
 
 NEEDED = ("--server=konnectivity.example.com:8091", "--image=registry.example.com/k:1")
 WORKLOAD = "/apis/apps/v1/namespaces/kube-system/daemonsets/konnectivity-agent"
+DEPLOYMENT = "/apis/apps/v1/namespaces/kube-system/deployments/konnectivity-agent"
 
 
 async def test_all_agents_are_replaced_and_waited_for(api: KubeApi, cluster: Commands) -> None:
@@ -35,6 +37,21 @@ async def test_a_restart_is_no_drift(api: KubeApi, cluster: Commands) -> None:
     again = await cluster.run("install", *NEEDED, "--wait=false")
     assert "3 as specified" in again.out
     assert (api.get(WORKLOAD) or {})["spec"]["template"] == template
+
+
+async def test_of_two_workloads_the_one_that_takes_the_others_place_is_meant(
+    api: KubeApi, cluster: Commands
+) -> None:
+    await cluster.run("install", *NEEDED, "--wait=false")
+    await cluster.run("upgrade", "--mode=deployment", "--wait=false")
+    assert api.get(WORKLOAD)
+    new = copy.deepcopy(api.get(DEPLOYMENT) or {})
+    new["metadata"]["creationTimestamp"] = "2001-01-01T00:00:00Z"  # ages may be the same
+    api.put(DEPLOYMENT, new)
+    done = await cluster.run("restart", "--wait=false")
+    assert "Restarting Deployment kube-system/konnectivity-agent\n" in done.out
+    await cluster.run("upgrade", "--replicas=4", "--wait=false")
+    assert (api.get(DEPLOYMENT) or {})["spec"]["replicas"] == 4
 
 
 async def test_one_agent_is_replaced_by_its_name_or_its_node(

@@ -18,6 +18,8 @@ from tests.peers.kube_http2 import Http2KubeApi
 from tests.peers.ports import free_port
 from tests.peers.program import Program, running
 
+from konnectivity.lifecycle.plan import KEPT_BY
+
 SPEC = 'server = "konnectivity.example.com:8091"\nimage = "registry.example.com/k:1"\n'
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/konnectivity-manager"
 
@@ -61,6 +63,8 @@ async def test_a_folder_of_clusters_on_one_connection_each(
     await program.line("No election")
     await until(lambda: all(api.get(path) for path in PATHS for api in apis))
     assert [image_of(api) for api in apis] == ["registry.example.com/k:1", "own:1"]
+    marks = [(api.get(WORKLOAD) or {})["metadata"]["annotations"][KEPT_BY] for api in apis]
+    assert marks == ["a manager of many clusters, as a", "a manager of many clusters, as b"]
     await program.line('"The registration of a cluster cannot be used" cluster="c"')
     assert await fetch(port, "/readyz") == (200, b"ok")
     page = json.loads((await fetch(port, "/conditions"))[1])

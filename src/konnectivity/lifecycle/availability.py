@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from konnectivity.kube.client import describe, failures
 from konnectivity.kube.collection import Collection, Object, status_of
 from konnectivity.kube.resources import collection_path
-from konnectivity.lifecycle.fields import writers
 from konnectivity.lifecycle.plan import WORKLOADS, Key
 from konnectivity.lifecycle.progress import Progress, progress
-from konnectivity.lifecycle.stored_spec import WRITER
+from konnectivity.lifecycle.stored_spec import kept
 
 if TYPE_CHECKING:
     from lightkube import AsyncClient
@@ -89,8 +88,8 @@ async def workloads_of(
 ) -> list[tuple[Key, Object]]:
     """The DaemonSet and the Deployment of this name, as far as they are there.
 
-    Where both are, the one that is wanted is first: while one takes the other's place it is the
-    one whose specification was kept last, or that was made last.
+    Where both are, the one that is wanted is first: while one takes the other's place it keeps
+    the other's specification as the former one, or was made later.
 
     Raises one of `client.failures()`.
     """
@@ -105,13 +104,14 @@ async def workloads_of(
                 raise
         else:
             found.append((key, {**item, "apiVersion": key.api_version, "kind": kind}))
-    return sorted(found, key=lambda each: _age(each[1]), reverse=True)
+    texts = {kept(item) for _, item in found} - {None}
+    return sorted(found, key=lambda each: _age(each[1], texts), reverse=True)
 
 
-def _age(workload: Mapping[str, Any]) -> tuple[str, str]:
-    """When its specification was kept, and when it was made; later is greater."""
-    kept = (each.time for each in writers(workload) if each.manager == WRITER)
-    return max(kept, default=""), str(workload["metadata"].get("creationTimestamp") or "")
+def _age(workload: Mapping[str, Any], texts: Set[str | None]) -> tuple[bool, str]:
+    """How young it is: whether it follows one of the specifications `texts`, when it was made."""
+    follows = kept(workload, former=True) in texts and kept(workload) is not None
+    return follows, str(workload["metadata"].get("creationTimestamp") or "")
 
 
 async def pods_of(client: AsyncClient, workload: Mapping[str, Any]) -> Sequence[Object]:

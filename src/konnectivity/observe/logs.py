@@ -61,16 +61,12 @@ class Log:
 
     def exception(self, message: str, /, **values: object) -> None:
         """An error with the traceback of the exception being handled: for our own faults."""
-        self._logger.log(
-            logging.ERROR, message, extra=_extra(values), stacklevel=2, exc_info=True
-        )
+        self._logger.log(logging.ERROR, message, extra=_extra(values), stacklevel=2, exc_info=True)
 
     def v(self, verbosity: int, message: str, /, **values: object) -> None:
         """A record that appears with `-v` at `verbosity` or above."""
         if self._logger.isEnabledFor(logging.INFO - verbosity):
-            self._logger.log(
-                logging.INFO - verbosity, message, extra=_extra(values), stacklevel=2
-            )
+            self._logger.log(logging.INFO - verbosity, message, extra=_extra(values), stacklevel=2)
 
     def summarised(
         self, key: Hashable, message: str, /, *, every: float = 60.0, **values: object
