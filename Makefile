@@ -31,7 +31,7 @@ soak: $(VENV)/.test  ## run the long tests, SOAK_SECONDS=3600 of churn among the
 fuzz: $(VENV)/.test  ## let the property tests look for new examples
 	@$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/wire tests/tunnel $(ARGS)
 
-e2e: $(VENV)/.test  ## run the tests that need a cluster, the one that KUBECONFIG names
+e2e: $(VENV)/.test  ## run the tests that need a cluster, the one that KUBECONFIG names; print restore times
 	@$(BIN)/python -m pytest -m cluster $(ARGS)
 
 lint: $(VENV)/.lint  ## ruff, mypy --strict and the import layers
@@ -55,6 +55,7 @@ reference: $(VENV)/.runtime  ## write the generated pages of docs/reference anew
 	$(BIN)/python -m konnectivity.cli.metrics_reference > docs/reference/metrics.md
 	$(BIN)/python -m konnectivity.cli.spec_reference > docs/reference/agent-spec.md
 	$(BIN)/python -m konnectivity.cli.checks_reference
+	$(BIN)/python -m konnectivity.cli.commands_reference > docs/reference/commands.md
 
 deploy: $(VENV)/.runtime  ## write deploy/ anew: Helm chart, kustomizations, control plane
 	$(BIN)/python -m konnectivity.lifecycle.deploy

@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 WIDTH: Final = 640
 HEIGHT: Final = 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 40, 42
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 40, 42
 LEAST, MOST = 0.001, 10.0
 """Seconds at both ends of the logarithmic axis."""
-COLOURS: Final = ("#2a6f97", "#c1121f")
+COLOURS: Final = ("#2a6f97", "#c1121f", "#588157", "#7b2cbf", "#bc6c25", "#333333")
 
 
 def plot(figures: dict[str, Any]) -> str:
     """An SVG with a curve for each of the two disturbances."""
     title = f"Restore times, {figures['clusters']} clusters, one manager"
-    series = [
-        ("all clusters whole", figures["all_whole"]),
-        (f"{figures['broken']} of them broken", figures["some_broken"]),
-    ]
+    below = "from the watch event of a deletion to the object existing again"
+    series = {
+        "all clusters whole": figures["all_whole"],
+        f"{figures['broken']} of them broken": figures["some_broken"],
+    }
+    return distribution(title, series, below=below)
+
+
+def distribution(title: str, series: Mapping[str, Sequence[float]], *, below: str) -> str:
+    """An SVG with a curve for each of `series`, in seconds; `below` says what they are."""
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
         _text(LEFT, 18, title, anchor="start", size=14),
-        *_axes(),
+        *_axes(below),
     ]
-    for number, (name, times) in enumerate(series):
-        colour = COLOURS[number]
+    for number, (name, times) in enumerate(series.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        level = HEIGHT - 60 + 18 * (number - len(series))
         parts.append(f'<path d="{_curve(times)}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(_text(WIDTH - RIGHT - 8, HEIGHT - 78 + 18 * number, name, colour=colour))
+        parts.append(_text(WIDTH - RIGHT - 8, level + 18, name, colour=colour))
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -43,7 +50,7 @@ def _curve(times: Sequence[float]) -> str:
     return "M" + " L".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def _axes() -> list[str]:
+def _axes(below: str) -> list[str]:
     parts = []
     for seconds, label in (
         (0.001, "1 ms"),
@@ -57,7 +64,6 @@ def _axes() -> list[str]:
     for part in (0.0, 0.25, 0.5, 0.75, 0.99):
         parts.append(_line(_x(LEAST), _y(part), _x(MOST), _y(part)))
         parts.append(_text(LEFT - 6, _y(part) + 4, f"{part:.0%}"))
-    below = "from the watch event of a deletion to the object existing again"
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, below, anchor="middle"))
     return parts
 
