@@ -20,7 +20,11 @@ from tests.peers.program import Program, running
 
 from konnectivity.lifecycle.plan import KEPT_BY
 
-SPEC = 'server = "konnectivity.example.com:8091"\nimage = "registry.example.com/k:1"\n'
+SPEC = """\
+server = "konnectivity.example.com:8091"
+image = "registry.example.com/k:1"
+heartbeats = false
+"""
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/konnectivity-manager"
 
 
