@@ -15,7 +15,7 @@ from konnectivity.agent.status import AgentReport
 from konnectivity.net.address import join_host_port
 from konnectivity.net.reload import CertificateWatch
 from konnectivity.observe import status
-from konnectivity.observe.api import api, health
+from konnectivity.observe.api import api, flags, health
 from konnectivity.observe.exposition import CONTENT_TYPE, render
 from konnectivity.observe.route import Request, Response
 
@@ -66,7 +66,7 @@ class AdminListeners:
             await self._doors.open_admin(
                 options,
                 options.admin_server_port,
-                {"/metrics": self._redirect, **api(self._report.take, events)},
+                {"/metrics": self._redirect, **api(self._report.take, events), **flags(options)},
                 flag="--admin-server-port",
                 watch=self._watch,
             )

@@ -73,6 +73,14 @@ class AdminClient:
         """
         return (await self._get("/metrics")).decode(errors="replace")
 
+    async def page(self, path: str) -> bytes:
+        """Whatever is at `path`.
+
+        Raises:
+            Silence: there is nothing to be had.
+        """
+        return await self._get(path)
+
     async def events(self, *, last: str) -> tuple[Event, ...]:
         """The events that are kept, oldest first, up to the one with the id `last`.
 

@@ -10,7 +10,7 @@ from konnectivity.admin import Doors
 from konnectivity.net.address import join_host_port
 from konnectivity.net.reload import CertificateWatch
 from konnectivity.observe import status
-from konnectivity.observe.api import api, health
+from konnectivity.observe.api import api, flags, health
 from konnectivity.observe.exposition import CONTENT_TYPE, render
 from konnectivity.observe.route import Request, Response, Route
 from konnectivity.server import metrics
@@ -79,7 +79,8 @@ class AdminListeners:
     @property
     def admin(self) -> dict[str, Route]:
         """What the admin port serves, profiles aside."""
-        return {"/metrics": self._metrics, **api(self._report.take, self._exchange.events)}
+        own = api(self._report.take, self._exchange.events) | flags(self._options)
+        return {"/metrics": self._metrics, **own}
 
     def _ready(self, request: Request) -> Response:
         """Upstream's words; with `?verbose` in Kubernetes' form, as its agent has it."""

@@ -20,7 +20,7 @@ from konnectivity.admin import Doors
 from konnectivity.net import tcp
 from konnectivity.net.reload import CertificateWatch
 from konnectivity.observe import logs
-from konnectivity.observe.api import api, health
+from konnectivity.observe.api import api, flags, health
 from konnectivity.observe.events import Events
 from konnectivity.observe.exposition import CONTENT_TYPE, render
 from konnectivity.observe.route import Answer, Request, Response, Route, get_only
@@ -79,7 +79,11 @@ class Front:
             ConfigError: a file is wrong or an address cannot be had; nothing stays open.
         """
         options = self._options
-        merged: dict[str, Route] = {"/metrics": self._metrics, **api(self._status, self.events)}
+        merged: dict[str, Route] = {
+            "/metrics": self._metrics,
+            **api(self._status, self.events),
+            **flags(options),
+        }
         try:
             await self._doors.open(
                 options.health_bind_address,
