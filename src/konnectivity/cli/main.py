@@ -207,6 +207,7 @@ COMMANDS = {
     "explain": Command(
         _named("explain:main"), "Show the way to a webhook or a node, and where it breaks."
     ),
+    "bundle": Command(_named("bundle:main"), "Gather what support needs, without secrets."),
     "version": Command(_version, "Show the version."),
     "help": Command(_help, "Show this table, or the help of a command."),
 }

@@ -1,8 +1,8 @@
-"""What network policies let out of a pod, and which of their rules says so. Pure.
+"""What network policies let out of a pod and into it, and which of their rules says so. Pure.
 
 Policies add up: a pod that none selects for egress may send anywhere; one that is selected may send
-what any rule of any of them allows. Names of servers are known to no policy, so verdicts are about
-IP addresses.
+what any rule of any of them allows. Ingress is the same the other way round. Names of servers are
+known to no policy, so verdicts are about IP addresses.
 
 Source: Kubernetes, networking.k8s.io/v1 NetworkPolicy. Policies of other APIs (Cilium, Calico,
 AdminNetworkPolicy) are not looked at.
@@ -51,35 +51,60 @@ class Ruling:
     rules: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Direction:
+    """One of the two halves of a policy: its type, its field, and the field of a rule's peers."""
+
+    kind: str
+    field: str
+    peers: str
+    nothing: str
+
+
+_EGRESS = _Direction("Egress", "egress", "to", "it has no egress rule, so nothing may leave")
+_INGRESS = _Direction("Ingress", "ingress", "from", "it has no ingress rule, so nothing may enter")
+
+
 def egress(policies: Iterable[Object], pod_labels: Labels, to: Destination) -> Ruling:
     """What `policies`, all of the pod's own namespace, say of packets from it."""
+    return _ruling(policies, pod_labels, to, _EGRESS)
+
+
+def ingress(policies: Iterable[Object], pod_labels: Labels, source: Destination) -> Ruling:
+    """Likewise of packets to it: all of `source` is the sender's, but the port is the pod's."""
+    return _ruling(policies, pod_labels, source, _INGRESS)
+
+
+def _ruling(
+    policies: Iterable[Object], pod_labels: Labels, to: Destination, way: _Direction
+) -> Ruling:
     names, reasons = [], []
     for policy in policies:
         spec = policy.get("spec")
-        if not isinstance(spec, Mapping) or not _is_about_egress(spec):
+        if not isinstance(spec, Mapping) or not _is_about(spec, way):
             continue
         if not selects(spec.get("podSelector"), pod_labels):
             continue
         name = str(policy["metadata"]["name"])
         own = str(policy["metadata"].get("namespace") or "")
         names.append(name)
-        rules = list(mappings(spec.get("egress")))
+        rules = list(mappings(spec.get(way.field)))
         if not rules:
-            reasons.append(f"{name}: it has no egress rule, so nothing may leave")
+            reasons.append(f"{name}: {way.nothing}")
         for number, rule in enumerate(rules):
-            where = f"{name}: spec.egress[{number}]"
-            if why := _refusal(rule, to, own):
+            where = f"{name}: spec.{way.field}[{number}]"
+            if why := _refusal(rule, to, own, way.peers):
                 reasons.append(f"{where} {why}")
             else:
                 return Ruling(True, tuple(names), (where,))
     return Ruling(not names, tuple(names), tuple(reasons))
 
 
-def _is_about_egress(spec: Mapping[str, Any]) -> bool:
+def _is_about(spec: Mapping[str, Any], way: _Direction) -> bool:
     kinds = spec.get("policyTypes")
     if isinstance(kinds, list) and kinds:
-        return "Egress" in kinds
-    return bool(spec.get("egress"))  # the API's default for old objects
+        return way.kind in kinds
+    return way is _INGRESS or bool(spec.get(way.field))  # the API's default for old objects
 
 
 def selects(selector: Any, labels: Labels) -> bool:
@@ -87,13 +112,13 @@ def selects(selector: Any, labels: Labels) -> bool:
     return isinstance(selector, Mapping) and matches(selector, labels)
 
 
-def _refusal(rule: Mapping[str, Any], to: Destination, own: str) -> str:
+def _refusal(rule: Mapping[str, Any], to: Destination, own: str, field: str) -> str:
     """Why a rule does not let packets pass; empty if it does."""
     ports = list(mappings(rule.get("ports")))
     if ports and not any(_port_matches(each, to) for each in ports):
         shown = ", ".join(_show_port(each) for each in ports)
         return f"allows {shown}, not {to.protocol} {to.port}"
-    peers = list(mappings(rule.get("to")))
+    peers = list(mappings(rule.get(field)))
     if not peers or any(_peer_matches(each, to, own) for each in peers):
         return ""
     return f"allows {', '.join(map(_show_peer, peers))}, not {to.address}"

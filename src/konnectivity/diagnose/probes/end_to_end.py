@@ -188,7 +188,7 @@ def called(around: Surroundings) -> Iterator[Target]:
         target = Target(
             kind=kind, name=name, address=join_host_port(host, int(reference.get("port") or 443))
         )
-        yield replace(target, ca=_pem(bundle), server_name=f"{service}.{namespace}.svc")
+        yield replace(target, ca=authorities(bundle), server_name=f"{service}.{namespace}.svc")
 
 
 def cluster_ip(around: Surroundings, namespace: str, name: str) -> str:
@@ -198,7 +198,7 @@ def cluster_ip(around: Surroundings, namespace: str, name: str) -> str:
     return "" if address == "None" else address
 
 
-def _pem(bundle: str) -> str:
+def authorities(bundle: str) -> str:
     """A CA bundle as configurations have it; empty if it is none."""
     with contextlib.suppress(binascii.Error, ValueError):
         text = base64.b64decode(bundle, validate=True).decode("ascii")

@@ -1,0 +1,1 @@
+"""The archive of `konnectivity bundle`: what is in it, what is not, and what was masked."""

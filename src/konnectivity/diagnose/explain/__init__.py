@@ -1,0 +1,1 @@
+"""How kube-apiserver reaches one webhook, API service, pod or node, and where that ends."""
