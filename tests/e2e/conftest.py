@@ -39,6 +39,19 @@ from konnectivity.server.options import ServerOptions
 from konnectivity.tunnel.budget import TunnelLimits
 
 MODES = ("grpc", "http-connect")
+CARRIERS = ("streams", "packets")
+"""How tunnels of our own pair travel between its two."""
+ON_BOTH = ("test_bytes", "test_cuts", "test_dials", "test_endings", "test_limits", "test_pauses")
+"""Modules whose tests of our own pair run on either carrier; the others on streams alone."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    module = metafunc.module.__name__.rpartition(".")[2]
+    marked = any(
+        mark.args[0] == "carrier" for mark in metafunc.definition.iter_markers("parametrize")
+    )
+    if "carrier" in metafunc.fixturenames and module in ON_BOTH and not marked:
+        metafunc.parametrize("carrier", CARRIERS, indirect=True)
 
 
 async def until(true: Callable[[], object]) -> None:
@@ -185,13 +198,20 @@ StartPair = Callable[..., Awaitable[Pair]]
 
 
 @pytest.fixture
-def start_pair(start_server: StartServer, start_agent: StartAgent) -> StartPair:
+def carrier(request: pytest.FixtureRequest) -> str:
+    """One of `CARRIERS`."""
+    return str(getattr(request, "param", CARRIERS[0]))
+
+
+@pytest.fixture
+def start_pair(start_server: StartServer, start_agent: StartAgent, carrier: str) -> StartPair:
     """A server and an agent that is connected to it; `server` and `agent` override options."""
+    streams = {"tunnel_streams": carrier == "streams"}
 
     async def start(
         *, server: dict[str, Any] | None = None, agent: dict[str, Any] | None = None
     ) -> Pair:
-        made = Pair(await start_server(**server or {}), await start_agent(**agent or {}))
+        made = Pair(await start_server(**server or {}), await start_agent(**streams, **agent or {}))
         await until(lambda: len(made.server.exchange.backends))
         return made
 

@@ -75,6 +75,8 @@ async def test_an_endpoint_that_closes_ends_the_tunnel_behind_its_last_bytes(
     connection.writer.write(bytes(1 << 20))
     connection.writer.close()
     assert len(await read_all(tunnel)) == 1 << 20
+    await tunnel.close()
+    await until(lambda: not pair.agent.connections.tunnels)
     assert pair.server.exchange.counters.tunnels_ended == {"endpoint_close": 1}
 
 
@@ -211,3 +213,55 @@ async def test_dials_and_closes_in_a_crowd_leave_every_other_tunnel_alone(
     for number, keeper in enumerate(keepers):
         await ping(keeper, b"%d" % number)
     assert pair.server.exchange.counters.established == len(keepers)
+
+
+# Half-close (W2): on streams, with a client whose two directions can end one by one
+
+
+async def count_then_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As `wc -c` behind a socket: the answer follows the end of the question."""
+    writer.write(b"%d" % len(await reader.read()))
+    await writer.drain()
+
+
+async def test_w2_a_frontend_that_shuts_its_write_side_still_gets_the_answer(
+    pair: Pair, carrier: str, http_connect: ConnectClient, start_endpoint: StartEndpoint
+) -> None:
+    tunnel = await http_connect.dial((await start_endpoint(count_then_answer)).address)
+    await tunnel.write(bytes(300_000))
+    tunnel.writer.write_eof()
+    assert await read_all(tunnel) == (b"300000" if carrier == "streams" else b"")
+    await until(lambda: not pair.agent.connections.tunnels)
+    assert pair.server.exchange.counters.tunnels_ended.total() == 1
+
+
+async def test_w2_an_endpoint_that_shuts_its_write_side_still_gets_what_follows(
+    pair: Pair, carrier: str, http_connect: ConnectClient, start_endpoint: StartEndpoint
+) -> None:
+    endpoint = await start_endpoint()
+    tunnel = await http_connect.dial(endpoint.address)
+    connection = await endpoint.accepted()
+    connection.writer.write(b"enough")
+    connection.writer.write_eof()
+    assert await read_all(tunnel) == b"enough"
+    if carrier == "streams":
+        await tunnel.write(bytes(300_000))
+    await tunnel.close()
+    received = await connection.reader.read()
+    assert len(received) == (300_000 if carrier == "streams" else 0)
+    await until(lambda: not pair.agent.connections.tunnels)
+    assert pair.server.exchange.counters.tunnels_ended == {"endpoint_close": 1}
+
+
+@pytest.mark.parametrize("carrier", ["streams"], indirect=True)
+async def test_a_half_closed_frontend_that_leaves_altogether_is_noticed(
+    pair: Pair, http_connect: ConnectClient, start_endpoint: StartEndpoint
+) -> None:
+    endpoint = await start_endpoint()
+    tunnel = await http_connect.dial(endpoint.address)
+    connection = await endpoint.accepted()
+    tunnel.writer.write_eof()
+    assert await connection.reader.read() == b""
+    await tunnel.close()
+    await until(lambda: not pair.agent.connections.tunnels)
+    assert pair.server.exchange.counters.tunnels_ended == {"frontend_close": 1}

@@ -345,6 +345,7 @@ async def test_w71_the_agent_counts_its_tunnels_by_their_end_and_how_long_they_l
     short = await open_tunnel(mode, (await start_endpoint(close)).address)
     await short.write(b"x")
     assert await short.read() == b""
+    await short.close()
     await until(lambda: not pair.agent.connections.tunnels)
     page = await agent_page(pair.agent)
     assert page.all("tunnels_ended_total", "reason") == {"frontend_close": 1, "endpoint_close": 1}

@@ -153,6 +153,23 @@ def reset(events: list[Event]) -> StreamReset:
     return events[-1]
 
 
+def merged(events: list[Event]) -> list[Event]:
+    """Events with content in one piece that came in several, one after the other."""
+    out: list[Event] = []
+    for event in frozen(events):
+        last = out[-1] if out else None
+        if (
+            isinstance(event, DataReceived)
+            and isinstance(last, DataReceived)
+            and last.stream_id == event.stream_id
+        ):
+            data = memoryview(bytes(last.data) + bytes(event.data))
+            out[-1] = DataReceived(event.stream_id, data, last.size + event.size)
+        else:
+            out.append(event)
+    return out
+
+
 def frozen(events: list[Event]) -> list[Event]:
     """Events that can be compared after the buffers they look into are gone."""
     return [

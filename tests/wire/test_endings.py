@@ -132,7 +132,7 @@ def test_a_reset_takes_a_stream_out_of_the_queue_too(by_peer: bool) -> None:
     else:
         peer.connection.reset_stream(1, frames.CANCEL)
 
-    assert [stream.id for stream in peer.connection._ready] == [3]
+    assert [stream.id for stream in peer.connection._urgent] == [3]
     assert content(peer.hear()) == bytes(10)
 
 
@@ -145,7 +145,7 @@ def test_a_stream_that_ends_otherwise_leaves_the_queue_too() -> None:
 
     peer.connection.end_stream(1, TRAILERS)
 
-    assert len(peer.connection._ready) == 0
+    assert len(peer.connection._ready) + len(peer.connection._urgent) == 0
     assert [frame.kind for frame in peer.hear()] == [
         frames.HEADERS,
         frames.HEADERS,

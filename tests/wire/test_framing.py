@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.wire.peer import Peer, data_frame, ended
+from tests.wire.peer import Peer, data_frame, ended, padded
 
 from konnectivity.wire import frames
-from konnectivity.wire.events import SettingsReceived
+from konnectivity.wire.events import DataReceived, SettingsReceived, StreamEnded
 from konnectivity.wire.foreign import describe
 from konnectivity.wire.framing import FrameReader
 from konnectivity.wire.http2 import Connection
@@ -75,25 +75,58 @@ def test_the_first_frame_must_be_settings(first: bytes, client: bool) -> None:
 def test_a_frame_beyond_the_announced_size_is_refused_by_its_header_alone() -> None:
     peer = Peer(limits=Http2Limits(max_frame_size=20_000)).opened()
 
-    assert peer.say(data_frame(bytes(20_000))[:50]) == []
-    assert peer.say(data_frame(bytes(20_000))[50:]) != []
+    assert peer.say(data_frame(bytes(20_000))[:9]) == []
+    assert peer.say(data_frame(bytes(20_000))[9:]) != []
     fault = ended(peer.say(data_frame(bytes(20_001))[:9]))
 
     assert fault.code == frames.FRAME_SIZE_ERROR
     assert fault.message == "a frame of 20001 bytes, the limit is 20000"
 
 
-def test_a_frame_that_trickles_in_is_kept_once_and_read_once() -> None:
+def test_a_padded_frame_that_trickles_in_is_kept_once_and_read_once() -> None:
     """A frame of n bytes must not cost n times n, nor its weight in small objects."""
     peer = Peer().opened()
-    frame = data_frame(bytes(range(256)) * 1024)
+    content = bytes(range(256)) * 1000
+    frame = padded(frames.DATA, 0, 1, content, 5)
 
     for at in range(0, len(frame) - 1, 3):
         assert peer.say(frame[at : at + 3][: len(frame) - 1 - at]) == []
     assert peer.connection._receiver._cut_off.__sizeof__() < 1.3 * len(frame)
     (event,) = peer.say(frame[-1:])
 
-    assert bytes(event.data) == frame[9:]
+    assert bytes(event.data) == content
+
+
+@pytest.mark.parametrize("step", [1, 3, 10_000])
+def test_content_that_trickles_in_is_passed_on_at_once_and_ends_with_its_last_byte(
+    step: int,
+) -> None:
+    peer = Peer().opened()
+    content = bytes(range(256)) * 100
+    frame = data_frame(content, end_stream=True)
+
+    arrived = b""
+    for at in range(0, len(frame), step):
+        for event in peer.say(frame[at : at + step]):
+            if isinstance(event, DataReceived):
+                arrived += event.data
+            else:
+                assert event == StreamEnded(1)
+                assert at + step >= len(frame)
+        assert arrived == content[: max(0, at + step - 9)]
+    assert arrived == content
+
+
+def test_content_of_a_stream_that_is_reset_meanwhile_is_skipped() -> None:
+    peer = Peer().opened(1)
+    peer.say(peer.head(3))
+    frame = data_frame(bytes(100))
+    peer.say(frame[:50])
+    peer.connection.reset_stream(1, frames.CANCEL)
+
+    (event,) = peer.say(frame[50:] + data_frame(b"next", stream_id=3))
+
+    assert bytes(event.data) == b"next"
 
 
 def test_a_reader_without_a_meaning_for_frames_is_a_bug() -> None:

@@ -21,7 +21,7 @@ from konnectivity.errors import ConnectionFault, StreamFault
 from konnectivity.wire import frames
 from konnectivity.wire.blocks import GRPC_RESPONSE
 from konnectivity.wire.events import HeadersReceived, StreamReset
-from konnectivity.wire.http2 import FULL, ROOMY, Connection
+from konnectivity.wire.http2 import FULL, QUANTUM, ROOMY, SMALL, Connection
 from konnectivity.wire.limits import Http2Limits
 
 # What we say first
@@ -154,9 +154,32 @@ def test_a_stream_that_comes_later_waits_for_one_frame_of_each_other() -> None:
     peer.connection.send_data(1, bytes(100_000))
     peer.hear(1)
 
-    peer.connection.send_data(3, b"keystroke")
+    peer.connection.send_data(3, bytes(SMALL + 1))
 
     assert [frame.stream_id for frame in peer.hear()][:2] == [1, 3]
+
+
+def test_a_keystroke_goes_before_all_that_is_large() -> None:
+    peer = wide()
+    peer.say(peer.head(3))
+    peer.connection.send_data(1, bytes(100_000))
+    peer.hear(1)
+
+    peer.connection.send_data(3, b"keystroke")
+
+    assert [frame.stream_id for frame in peer.hear()][:2] == [3, 1]
+
+
+def test_no_stream_has_more_than_its_share_of_a_turn() -> None:
+    peer = wide()
+    peer.say(peer.head(3) + frames.settings_frame({frames.MAX_FRAME_SIZE: 1 << 20}))
+    peer.hear()
+    for stream_id in (1, 3):
+        peer.connection.send_data(stream_id, bytes(100_000))
+
+    sent = [(frame.stream_id, len(frame.payload)) for frame in peer.hear()]
+
+    assert sent == [(1, QUANTUM), (3, QUANTUM), (1, 100_000 - QUANTUM), (3, 100_000 - QUANTUM)]
 
 
 def test_frames_grow_to_what_the_peer_accepts() -> None:

@@ -36,7 +36,7 @@ log = logs.get(__name__)
 
 SHORTEST_KEEPALIVE: Final = 10.0
 
-SERVER_LIMITS: Final = Http2Limits(stream_window=512 << 10, connection_window=512 << 10)
+SERVER_LIMITS: Final = Http2Limits(stream_window=64 << 10, connection_window=512 << 10)
 """One call carries all tunnels and is read without waiting: a window is
 what may be under way."""
 LARGEST_WINDOW: Final = 16 << 20
@@ -71,6 +71,7 @@ class Agent:
                     )
                 ),
                 limits=limits or TunnelLimits(),
+                streams=options.tunnel_streams,
                 bare_authority=bool(options.agent_cert),
                 proxy=proxy,
             ),

@@ -95,7 +95,9 @@ class EndpointSocket(asyncio.BufferedProtocol):
             self._tunnel.endpoint_data(self._buffer[:nbytes])
 
     def eof_received(self) -> bool:
-        """The endpoint ended its side, which ends the tunnel: the packets know no half-close."""
+        """The endpoint ended its side; where nothing can say so, that ends the tunnel."""
+        if self._tunnel is not None and self._tunnel.endpoint_ended():
+            return True
         self._end(Reason.ENDPOINT_CLOSE)
         return False
 
@@ -141,7 +143,7 @@ class EndpointSocket(asyncio.BufferedProtocol):
         """Bytes the endpoint has not taken."""
         return self.transport.get_write_buffer_size() if self.transport is not None else 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Bytes of the frontend."""
         if self.transport is not None and not self.transport.is_closing():
             self._written = True
@@ -156,6 +158,11 @@ class EndpointSocket(asyncio.BufferedProtocol):
         """Read on."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def end_writing(self) -> None:
+        """Shut the write side behind all bytes."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write_eof()
 
     def finish(self) -> None:
         """Flush, shut the write side, then close, all within `FLUSH_LIMIT`."""

@@ -27,7 +27,7 @@ from konnectivity.observe import logs
 from konnectivity.observe.journal import VERSION_KEY, PeerRecord, announced, certificate_of
 from konnectivity.tunnel.agent_packets import EndpointDialer, PacketLink
 from konnectivity.tunnel.budget import Budget, TunnelLimits
-from konnectivity.wire import announcement, grpc
+from konnectivity.wire import announcement, grpc, tunnel_stream
 from konnectivity.wire.events import Headers
 from konnectivity.wire.grpc import Oversized
 from konnectivity.wire.keepalive import ACK_LIMIT
@@ -38,6 +38,8 @@ log = logs.get(__name__)
 ANSWER_LIMIT: Final = 20.0
 """Seconds for the server's SETTINGS, and again for its response head. Upstream waits for ever."""
 MAX_TOKEN: Final = 64 << 10
+WINDOW: Final = 512 << 10
+"""Bytes of packets that a server may have under way at first (wire/bandwidth.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class LinkOptions:
     token_path: str
     h2: H2Settings
     limits: TunnelLimits
+    streams: bool = True
+    """Whether tunnels get streams of their own where the server takes them."""
     bare_authority: bool = False  # of grpc-go with a client certificate; servers ignore it
     proxy: Proxy | None = None
     answer_limit: float = ANSWER_LIMIT
@@ -105,6 +109,7 @@ class ServerLink:
         self._h2: H2Protocol | None = None
         self._version = ""
         self._credit = False
+        self._streams = False
         self._call: Call | None = None
         self._answer: asyncio.Future[Headers] = asyncio.get_running_loop().create_future()
 
@@ -139,6 +144,8 @@ class ServerLink:
         if options.token_path:
             metadata.append(("authorization", f"Bearer {read_token(options.token_path)}"))
         metadata += [(CREDIT_KEY, "1"), (VERSION_KEY, __version__)]
+        if options.streams:
+            metadata.append((tunnel_stream.KEY, "1"))
         connection = await self._connect()
         try:
             _, self._h2 = await handshake.secure(
@@ -154,6 +161,7 @@ class ServerLink:
             async with asyncio.timeout(options.answer_limit):
                 await self._h2.ready
                 self._call = self._h2.open_call(self._request(metadata), self)
+                self._call.widen(WINDOW)
                 answer = await self._answer
         except TimeoutError as error:
             raise LinkError(
@@ -216,6 +224,7 @@ class ServerLink:
             software="",  # gRPC servers do not say
             version=self._version,
             credit=self._credit,
+            streams=self._streams,
             certificate=certificate_of(h2.transport) if h2 is not None else None,
             measure=lambda: h2.measure() if h2 is not None else None,
         )
@@ -229,6 +238,9 @@ class ServerLink:
         self._version = announced(headers, VERSION_KEY)
         self._credit = bool(grpc.metadata_values(headers, CREDIT_KEY))
         self._throttle = None if self._credit else Throttle(self._call)
+        self._streams = self._options.streams and bool(
+            grpc.metadata_values(headers, tunnel_stream.KEY)
+        )
         self.packets = PacketLink(
             self._call,
             self._dialer,
@@ -236,6 +248,7 @@ class ServerLink:
             limits=self._options.limits,
             budget=self._budget,
             throttle=self._throttle,
+            open_channel=self._call.open_channel if self._streams else None,
         )
         if not self._answer.done():
             self._answer.set_result(headers)

@@ -70,6 +70,9 @@ class AgentOptions(LogOptions):
         1.0, "Accepted without effect: a lost connection is noticed at once here."
     )
     keepalive_time: float = flag(3600.0, "HTTP/2 ping interval; at least 10s.")
+    tunnel_streams: bool = flag(
+        True, "Give each tunnel an HTTP/2 stream of its own, where the server takes them."
+    )
     service_account_token_path: str = flag(
         "", "File with the bearer token, read at each connection attempt."
     )

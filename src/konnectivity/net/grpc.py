@@ -17,12 +17,22 @@ from konnectivity.wire.grpc import MessageReader, Oversized
 if TYPE_CHECKING:
     import asyncio
 
-    from konnectivity.net.h2 import H2Protocol
+    from konnectivity.net.channel import Channel
+    from konnectivity.net.h2 import ChannelAcceptor, H2Protocol
 
 
 MAX_BACKLOG: Final = 32 << 20
 """Bytes queued for one call at which its connection ends. Data stops far below, at `full`; this
 bounds the answers that a peer makes us queue without reading them."""
+
+
+# What a reset means to a call ("HTTP/2 error codes" in the description of gRPC over HTTP/2).
+_RESET_STATUS: Final = {
+    frames.NO_ERROR: grpc.CANCELLED,
+    frames.CANCEL: grpc.CANCELLED,
+    frames.REFUSED_STREAM: grpc.UNAVAILABLE,
+    frames.ENHANCE_YOUR_CALM: grpc.RESOURCE_EXHAUSTED,
+}
 
 
 class CallHandler(Protocol):
@@ -89,6 +99,30 @@ class Call:
     def transport(self) -> asyncio.Transport | None:
         """What the connection below runs on, for the peer's address and certificate."""
         return self._h2.transport
+
+    def accept_channels(self, acceptor: ChannelAcceptor, most: int) -> bool:
+        """Let the peer open so many streams for tunnels beside this call (server role).
+
+        False: another call of the connection has promised that already.
+        """
+        h2 = self._h2
+        if h2.acceptor is not None:
+            return False
+        h2.acceptor = acceptor
+        h2.core.allow_streams(most)
+        return True
+
+    def open_channel(self, block: bytes) -> Channel:
+        """As `H2Protocol.open_channel`."""
+        return self._h2.open_channel(block)
+
+    def widen(self, window: int) -> None:
+        """Let the peer have `window` bytes of messages under way, if that is more than now."""
+        core = self._h2.core
+        stream = core.streams.get(self.id)
+        if stream is not None and stream.receive_window.size < window:
+            core.widen_stream(stream, window - stream.receive_window.size)
+            self._h2.schedule_flush()
 
     def go_away(self) -> None:
         """Ask the peer for another connection; this call goes on."""
@@ -172,7 +206,7 @@ class Call:
         self._h2.schedule_flush()
         self._over(RpcError(grpc.CANCELLED, cause))
 
-    def _act(self, action: Callable[[], None]) -> None:
+    def _act(self, action: Callable[[], object]) -> None:
         try:
             action()
         except StreamFault:
@@ -245,6 +279,14 @@ class Call:
         self.full = False
         if self.handler is not None:
             self.handler.writable()
+
+    def was_reset(self, code: int, text: str) -> None:
+        """The stream was reset by either side."""
+        self.stream_ended(RpcError(_RESET_STATUS.get(code, grpc.INTERNAL), text))
+
+    def lost(self, cause: str) -> None:
+        """The connection is gone."""
+        self.stream_ended(RpcError(grpc.UNAVAILABLE, cause))
 
     def stream_ended(self, error: RpcError | None) -> None:
         """The stream is over; report it once."""

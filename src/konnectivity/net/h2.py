@@ -15,17 +15,19 @@ import time
 from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
-from konnectivity.errors import LinkError, RpcError
+from konnectivity.errors import LinkError
+from konnectivity.net.channel import Channel
 from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.net.grpc import Call, CallHandler
 from konnectivity.net.handshake import explain
 from konnectivity.net.tcp import peer_name
-from konnectivity.wire import events, frames, grpc
+from konnectivity.wire import events, frames, tunnel_stream
 from konnectivity.wire.bandwidth import WindowTuner
 from konnectivity.wire.events import Headers
 from konnectivity.wire.http2 import Connection
 from konnectivity.wire.keepalive import Keepalive, PingJudge, PingPolicy, Verdict
 from konnectivity.wire.limits import Http2Limits
+from konnectivity.wire.windows import WindowPool
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +45,10 @@ PROBE: Final = b"konnect\1"
 """What our two kinds of PING carry: the one asks for life, the other measures a round trip."""
 MEASURE_AGAIN: Final = 60.0
 """Seconds between pings for the status alone; servers allow one each 30 s (`wire/keepalive.py`)."""
+LARGEST_TUNNEL_WINDOW: Final = 1 << 20
+"""Bytes up to which the window of one tunnel grows, and so what a reader that stalls can cost."""
 FLUSH_LIMIT: Final = 256 << 10
 """Bytes written in one go; then the other sockets of the process have their turn."""
-
-
-# What a reset means to a call ("HTTP/2 error codes" in the description of gRPC over HTTP/2).
-_RESET_STATUS: Final = {
-    frames.NO_ERROR: grpc.CANCELLED,
-    frames.CANCEL: grpc.CANCELLED,
-    frames.REFUSED_STREAM: grpc.UNAVAILABLE,
-    frames.ENHANCE_YOUR_CALM: grpc.RESOURCE_EXHAUSTED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +64,8 @@ class H2Options:
     """Which pings of the peer are tolerated (server role)."""
     largest_window: int = 0
     """Bytes up to which receive windows grow for a distant peer; 0: they stay as they are."""
+    pooled_windows: int = 256 << 20
+    """Bytes that windows of tunnels may have grown by, in all connections together."""
 
 
 class StreamHandler(Protocol):
@@ -100,6 +97,7 @@ class H2Settings:
         self.options = options or H2Options()
         self.handshakes = Deadlines(self.options.handshake)
         self.silences = Deadlines(self.options.keepalive)
+        self.window_pool = WindowPool(self.options.pooled_windows, largest=LARGEST_TUNNEL_WINDOW)
 
 
 class Owner(Protocol):
@@ -115,6 +113,13 @@ class Owner(Protocol):
         """The connection is gone; all its calls were told before."""
 
 
+class ChannelAcceptor(Protocol):
+    """Who was promised streams of tunnels on one connection."""
+
+    def channel_opened(self, channel: Channel, path: str) -> None:
+        """The peer opened one: set its handler, or abort it."""
+
+
 class H2Protocol(asyncio.Protocol):
     """One HTTP/2 connection on the event loop."""
 
@@ -122,6 +127,9 @@ class H2Protocol(asyncio.Protocol):
         self.options = settings.options
         self.core = Connection(client=client, limits=self.options.limits)
         self.calls: dict[int, StreamHandler] = {}
+        """Streams that are not over, by id."""
+        self.acceptor: ChannelAcceptor | None = None
+        """Who takes the peer's tunnels (server role)."""
         self.peer = "?"
         self.going_away = False
         """The peer sent GOAWAY: no new calls, the old ones go on."""
@@ -134,17 +142,19 @@ class H2Protocol(asyncio.Protocol):
         """Seconds of the last ping that was answered."""
         self._last_ping = (b"", float("-inf"))
         """Our last ping and when it was sent."""
+        self.window_pool = settings.window_pool
         self._settings = settings
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._flush_due = False
+        self.flush_due = False
+        """`flush` comes at the end of this turn."""
         self._cause = ""
         self._judge = PingJudge(self.options.policy) if self.options.policy else None
         self._keepalive: Keepalive | None = None
         self._tuner: WindowTuner | None = None
         if self.options.largest_window:
             self._tuner = WindowTuner(
-                self.options.limits.stream_window, largest=self.options.largest_window
+                self.options.limits.connection_window, largest=self.options.largest_window
             )
         self._timer: asyncio.TimerHandle | Deadline | None = None
         self._closing: asyncio.TimerHandle | None = None
@@ -169,7 +179,7 @@ class H2Protocol(asyncio.Protocol):
         if self._tuner is not None and self._tuner.received(len(data), now):
             self._ping(PROBE)
         # Whatever the events cause leaves in one write, and after tasks that they start.
-        due, self._flush_due = self._flush_due, True
+        due, self.flush_due = self.flush_due, True
         for event in self.core.receive_data(data, now):
             if type(event) is events.DataReceived:
                 call = self.calls.get(event.stream_id)
@@ -210,7 +220,7 @@ class H2Protocol(asyncio.Protocol):
             self.ready.exception()  # whoever waits gets it; whoever does not is not warned
         calls, self.calls = self.calls, {}
         for call in calls.values():
-            call.stream_ended(RpcError(grpc.UNAVAILABLE, cause))
+            call.lost(cause)
         self._owner.connection_ended(self, cause)
 
     # Events of the core
@@ -219,9 +229,11 @@ class H2Protocol(asyncio.Protocol):
         match event:
             case events.HeadersReceived():
                 self._headers(event)
-            case events.StreamEnded(stream_id):
+            case events.StreamEnded(stream_id, closed):
                 call = self.calls.get(stream_id)
                 if call is not None:
+                    if closed and isinstance(call, Channel):
+                        del self.calls[stream_id]
                     call.half_closed()
             case events.StreamReset(stream_id, code, by_peer, message):
                 self._reset(stream_id, code, by_peer=by_peer, message=message)
@@ -244,6 +256,13 @@ class H2Protocol(asyncio.Protocol):
         if call is not None:
             call.headers_received(event)
         elif event.first and not self.core.client:
+            if self.acceptor is not None:
+                path = dict(event.headers)[":path"]
+                if path.startswith(tunnel_stream.PATH):
+                    channel = Channel(self, event.stream_id)
+                    self.calls[event.stream_id] = channel
+                    self.acceptor.channel_opened(channel, path)
+                    return
             call = Call(self, event.stream_id, event.headers)
             self.calls[event.stream_id] = call
             self._owner.call_received(call)
@@ -253,8 +272,7 @@ class H2Protocol(asyncio.Protocol):
         if call is None:
             return
         side = "the peer" if by_peer else "we"
-        text = message or f"{side} reset the stream: {frames.error_name(code)}"
-        call.stream_ended(RpcError(_RESET_STATUS.get(code, grpc.INTERNAL), text))
+        call.was_reset(code, message or f"{side} reset the stream: {frames.error_name(code)}")
         self.close_if_idle()
 
     def _settings_received(self, now: float) -> None:
@@ -348,13 +366,13 @@ class H2Protocol(asyncio.Protocol):
 
     def schedule_flush(self) -> None:
         """Write in the next turn of the loop, together with what else comes up in this one."""
-        if not self._flush_due:
-            self._flush_due = True
+        if not self.flush_due:
+            self.flush_due = True
             self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Write what may be written; then let calls that were full go on."""
-        self._flush_due = False
+        self.flush_due = False
         transport, core = self.transport, self.core
         if transport is None or transport.is_closing():
             return
@@ -423,6 +441,18 @@ class H2Protocol(asyncio.Protocol):
         self.calls[call.id] = call
         self.schedule_flush()
         return call
+
+    def open_channel(self, block: bytes) -> Channel:
+        """Start a tunnel's stream (client role) with an encoded header block.
+
+        Raises:
+            ConnectionFault: the connection takes no new streams.
+        """
+        channel = Channel(self, self.core.open_stream(block))
+        self.calls[channel.id] = channel
+        self.core.let_grow(channel.id, self.window_pool)
+        self.schedule_flush()
+        return channel
 
     def abort(self) -> None:
         """Close now."""

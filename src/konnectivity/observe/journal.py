@@ -57,6 +57,7 @@ class PeerRecord:
     software: str
     version: str
     credit: bool
+    streams: bool
     certificate: PeerCertificate | None
     measure: Callable[[], float | None]
     since: float = field(default_factory=time.time)

@@ -120,6 +120,7 @@ def _peer(record: PeerRecord, traits: Traits, counts: TunnelCounts, traffic: Tra
         round_trip=None if round_trip is None else round(round_trip, 6),
         draining=traits.draining,
         credit=record.credit,
+        streams=record.streams,
         tunnels=counts,
         traffic=Traffic(record.up + traffic.up, record.down + traffic.down),
         dials=record.dials,

@@ -123,6 +123,7 @@ class Peer:
     round_trip: float | None
     draining: bool
     credit: bool
+    streams: bool
     tunnels: TunnelCounts
     traffic: Traffic
     dials: int

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from konnectivity import __version__
 from konnectivity.errors import RpcError
+from konnectivity.net.channel import Channel
 from konnectivity.net.grpc import Call
 from konnectivity.net.throttle import Throttle
 from konnectivity.observe import logs
@@ -22,12 +24,18 @@ from konnectivity.server.exchange import Exchange
 from konnectivity.server.lifetime import LifetimeLimits, supervise
 from konnectivity.tunnel.identifiers import Identifiers
 from konnectivity.tunnel.server_packets import PacketBackend
-from konnectivity.wire import grpc
+from konnectivity.tunnel.server_streams import ServerStreams
+from konnectivity.wire import grpc, tunnel_stream
 from konnectivity.wire.events import Headers
 from konnectivity.wire.grpc import Oversized
 from konnectivity.wire.packet import CREDIT_KEY
 
 log = logs.get(__name__)
+
+WINDOW: Final = 512 << 10
+"""Bytes of packets that an agent may have under way at first (wire/bandwidth.py)."""
+MOST_STREAMS: Final = 100_000
+"""Streams of tunnels on one agent's connection; further tunnels share the one for packets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ class Applicant:
         return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
-def _record(call: Call, agent_id: str, credit: bool) -> PeerRecord:
+def _record(call: Call, agent_id: str, *, credit: bool, streams: bool) -> PeerRecord:
     """What the status says of an agent."""
     return PeerRecord(
         id=agent_id,
@@ -55,6 +63,7 @@ def _record(call: Call, agent_id: str, credit: bool) -> PeerRecord:
         software=announced(call.headers, "user-agent"),
         version=announced(call.headers, VERSION_KEY),
         credit=credit,
+        streams=streams,
         certificate=certificate_of(call.transport),
         measure=call.measure,
     )
@@ -72,6 +81,7 @@ class AgentStream:
         "_call",
         "_exchange",
         "_life",
+        "_streams",
         "_throttle",
         "keeps_tunnels",
     )
@@ -83,7 +93,15 @@ class AgentStream:
         credit = bool(grpc.metadata_values(call.headers, CREDIT_KEY))
         if grpc.metadata_values(call.headers, VERSION_KEY):
             answer = [*answer, (VERSION_KEY, __version__)]
-        call.respond([*answer, (CREDIT_KEY, "1")] if credit else answer)
+        if credit:
+            answer = [*answer, (CREDIT_KEY, "1")]
+        streams = (
+            exchange.streams
+            and bool(grpc.metadata_values(call.headers, tunnel_stream.KEY))
+            and call.accept_channels(self, MOST_STREAMS)
+        )
+        call.respond([*answer, (tunnel_stream.KEY, "1")] if streams else answer)
+        call.widen(WINDOW)
         self.keeps_tunnels = credit  # who speaks it is ours, and does
         self._call = call
         self._exchange = exchange
@@ -99,10 +117,17 @@ class AgentStream:
             budget=exchange.budget,
             throttle=self._throttle,
         )
+        self._streams: ServerStreams | None = None
+        if streams:
+            self._streams = ServerStreams(
+                self._backend, limits=exchange.limits, budget=exchange.budget
+            )
         exchange.counters.open_calls["Connect"] += 1
         exchange.counters.agent_connected(self._backend)
         exchange.backends.add(self._backend)
-        exchange.journal.connected(self._backend, _record(call, agent_id, credit))
+        exchange.journal.connected(
+            self._backend, _record(call, agent_id, credit=credit, streams=streams)
+        )
         log.info("Agent connected", agentID=agent_id, address=call.peer)
         if identifiers.odd:
             odd = " ".join(identifiers.odd)
@@ -141,6 +166,20 @@ class AgentStream:
         self._exchange.counters.authentications["revoked"] += 1
         log.warning("Agent is not trusted any more", agentID=self._agent_id, cause=cause)
         self._call.abandon(grpc.UNKNOWN, cause)
+
+    # ChannelAcceptor (net/h2.py)
+
+    def channel_opened(self, channel: Channel, path: str) -> None:
+        """The agent answers a dial with a stream."""
+        names = tunnel_stream.parse_path(path)
+        if names is None or self._streams is None:
+            self._call.give_up(f"a stream with the path {path[:64]!r}, which names no dial")
+            return
+        channel.handler = self._streams.opened(channel, *names)
+        if channel.handler is None:
+            channel.refuse()
+        else:
+            channel.expect()
 
     # CallHandler (net/grpc.py)
 

@@ -47,7 +47,7 @@ SHORTEST_KEEPALIVE: Final = 1.0
 GRPC_LISTENER: Final = ListenerLimits(user_timeout=ACK_LIMIT)
 """A peer that stops acknowledging data is given up as soon as one that answers no pings."""
 AGENT_LIMITS: Final = Http2Limits(
-    stream_window=512 << 10, connection_window=512 << 10, max_streams=64, resets_burst=200
+    stream_window=64 << 10, connection_window=512 << 10, max_streams=64, resets_burst=200
 )
 """One call carries all tunnels of an agent and is read without waiting: a window is
 what may be under way."""
@@ -82,6 +82,7 @@ class Server:
             retry_dials=options.retry_dials,
         )
         self.exchange.access_log = options.access_log
+        self.exchange.streams = options.tunnel_streams
         self.stopping = False
         self.farewells: list[Farewell] = []
         """What to tell others when the server begins to stop, such as the deletion of its lease."""

@@ -187,7 +187,8 @@ class Agents:
         """Ask agents of ours to look for another server; stock ones would drop their tunnels."""
         for connection in list(self._connections):
             calls = connection.calls.values()
-            if any(grpc.metadata_values(call.headers, CREDIT_KEY) for call in calls):
+            heads = [call.headers for call in calls if isinstance(call, Call)]
+            if any(grpc.metadata_values(head, CREDIT_KEY) for head in heads):
                 connection.go_away()
 
     def abort(self) -> None:

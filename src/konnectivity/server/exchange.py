@@ -67,6 +67,8 @@ class Exchange:
         self.backends = Backends(_any_of, strategies=strategies, selection=selection)
         self.retry_dials = retry_dials
         self.counters = ServerCounters()
+        self.streams = True
+        """Whether agents of ours may open a stream for each tunnel (`--tunnel-streams`)."""
         self.access_log = False
         """Whether each tunnel gets a line when it ends (`--access-log`)."""
         self._most_dials = self.limits.dials or sys.maxsize
@@ -223,8 +225,9 @@ class Watch:
 
     def ended(self, tunnel: ServerTunnel, error: str) -> None:
         """An established tunnel is over; its last bytes have `FLUSH_LIMIT` to leave."""
-        if tunnel.lane is not None and tunnel.lane.waiting:
-            self._flushes.start(lambda: tunnel.backend.cut(tunnel))
+        way = tunnel.way
+        if way is not None and tunnel.lane is not None and tunnel.lane.waiting:
+            self._flushes.start(lambda: way.cut(tunnel))
         reason = tunnel.reason.value if tunnel.reason else "?"
         seconds = self._loop.time() - self._since
         self._counters.tunnel_ended(tunnel, reason, seconds)

@@ -58,9 +58,9 @@ class FirstBytes:
         """The frontend was just told that the tunnel is open."""
         self._since = self._loop.time()
 
-    def hold(self, data: bytes) -> None:
+    def hold(self, data: bytes | memoryview) -> None:
         """Keep `data`, and see to it that it goes out soon."""
-        self._held.append(data)
+        self._held.append(bytes(data))
         self._start_timer()
 
     def finish(self, end: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ a client that leaves is noticed at once (W19). One object writes to the socket, 
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Final, cast
 
 from konnectivity.errors import Http1Error
@@ -14,7 +15,7 @@ from konnectivity.net import tcp
 from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.observe import logs
 from konnectivity.server.certificates import CertificateGate
-from konnectivity.server.departures import Departures
+from konnectivity.server.departures import Departures, has_closed
 from konnectivity.server.exchange import Exchange
 from konnectivity.server.first_bytes import FirstBytes
 from konnectivity.tunnel.reason import Failure, Reason, Refusal
@@ -87,8 +88,13 @@ class ConnectFrontend(asyncio.Protocol):
             self.pause_reading()
 
     def eof_received(self) -> bool:
-        """The client ended its side, which ends the tunnel: the packets know no half-close."""
-        return False
+        """The client ended its side, or is gone; where these look alike, the tunnel ends."""
+        tunnel = self._tunnel
+        if tunnel is None or not self._only_shut() or not tunnel.end_sending():
+            return False
+        if self._tunnel is not None:
+            self._departures.watch_half(self)
+        return True
 
     def pause_writing(self) -> None:
         """The client reads slowly."""
@@ -105,7 +111,7 @@ class ConnectFrontend(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: give up its dial or close its tunnel."""
         self._stop_timer()
-        self._departures.paused.discard(self)
+        self._departures.forget(self)
         self._connections.discard(self)
         if self._request is not None:
             self._exchange.counters.http_connections -= 1
@@ -115,6 +121,11 @@ class ConnectFrontend(asyncio.Protocol):
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is not None:
             tunnel.leave()
+
+    def _only_shut(self) -> bool:
+        """Whether the client has shut its write side and not closed; over TCP none can tell."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return sock is not None and sock.family == socket.AF_UNIX and not has_closed(sock.fileno())
 
     def _wait_over(self) -> None:
         if self._waiting:
@@ -199,7 +210,7 @@ class ConnectFrontend(asyncio.Protocol):
         if self._tunnel is not None:
             self._tunnel.send(early)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Bytes of the endpoint."""
         first = self._first
         if first is None or first.open:
@@ -229,6 +240,16 @@ class ConnectFrontend(asyncio.Protocol):
         elif self._first is not None:
             self._first.finish(self._close)
 
+    def end_writing(self) -> bool:
+        """Shut the write side behind what was written; TLS has no such thing."""
+        transport, first = self._transport, self._first
+        if transport is None or first is None or transport.is_closing():
+            return False
+        if not transport.can_write_eof():
+            return False
+        first.finish(transport.write_eof)
+        return True
+
     def pause_reading(self) -> None:
         """Let the client's socket fill."""
         if self._transport is None or self._transport.is_closing() or self._has_departed:
@@ -251,6 +272,9 @@ class ConnectFrontend(asyncio.Protocol):
 
     def departed(self) -> None:
         """Nothing more comes but what the kernel holds: read it, pausing no more, to the end."""
+        if self._tunnel is not None and self._tunnel.half_closed is Reason.FRONTEND_CLOSE:
+            self.shut_down()
+            return
         self._has_departed = True
         self.resume_reading()
 
@@ -265,7 +289,7 @@ class ConnectFrontend(asyncio.Protocol):
         if self._transport is not None:
             tcp.reset(self._transport)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 

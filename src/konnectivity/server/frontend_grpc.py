@@ -205,7 +205,7 @@ class GrpcFrontend:
         self._send(Packet(packet.DIAL_RSP, random=self._dial_id or 0, connect_id=connect_id))
         self._first = FirstBytes(self._release)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Bytes of the endpoint."""
         first = self._first
         if first is None or first.open:
@@ -222,7 +222,7 @@ class GrpcFrontend:
         if not self.slow and self._tunnel is not None:
             self._tunnel.caught_up()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         call = self._call
         self._sent[DATA] += 1
         call.send(packet.data_head(self._prefix, len(data)) + data)
@@ -254,6 +254,10 @@ class GrpcFrontend:
         tunnel = self._tunnel
         if tunnel is not None and self._first is not None:
             self._first.finish(lambda: self._send_closed(tunnel.connect_id, error))
+
+    def end_writing(self) -> bool:
+        """No packet says it (W2)."""
+        return False
 
     def pause_reading(self) -> None:
         """Withhold the call's flow-control credit."""

@@ -127,6 +127,9 @@ class ServerOptions(LogOptions):
     retry_dials: bool = flag(
         True, "Give a dial that an agent failed, not the endpoint, to another one, once."
     )
+    tunnel_streams: bool = flag(
+        True, "Let agents that can give each tunnel an HTTP/2 stream of its own."
+    )
     cipher_suites: tuple[str, ...] = flag(
         (), "TLS 1.2 suites of both TLS listeners, by Go's names; empty: all safe ones."
     )

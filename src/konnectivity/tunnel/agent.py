@@ -11,9 +11,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
-from konnectivity.tunnel.carrier import AgentCarrier
+from konnectivity.tunnel.carrier import AgentCarrier, AgentWay, Lane
 from konnectivity.tunnel.intake import Intake, Sink
-from konnectivity.tunnel.outbox import Lane
 from konnectivity.tunnel.reason import Reason
 
 
@@ -33,6 +32,9 @@ class Endpoint(Sink, Protocol):
 
     def resume_reading(self) -> None:
         """Go on."""
+
+    def end_writing(self) -> None:
+        """The frontend sends no more: tell the endpoint behind all bytes."""
 
     def finish(self) -> None:
         """Write out all that waits, within a time limit, then close."""
@@ -57,6 +59,7 @@ class AgentTunnel:
         "connect_id",
         "dialing",
         "endpoint",
+        "half_closed",
         "intake",
         "lane",
         "number",
@@ -65,12 +68,17 @@ class AgentTunnel:
         "reason",
         "since",
         "state",
+        "way",
     )
 
     def __init__(
         self, carrier: AgentCarrier, *, connect_id: int, random: int, protocol: str, address: str
     ) -> None:
         self.carrier = carrier
+        self.way: AgentWay = carrier
+        """How it travels, while it is open."""
+        self.half_closed: Reason | None = None
+        """Who has ended one direction, while the other goes on."""
         self.connect_id = connect_id
         self.random = random
         self.protocol = protocol
@@ -113,18 +121,21 @@ class AgentTunnel:
 
     def endpoint_data(self, data: memoryview) -> None:
         """Bytes from the endpoint, not empty; they are copied before this returns."""
-        if (
-            self.state is State.OPEN
-            and not self.carrier.send(self, data)
-            and self.endpoint is not None
-        ):
+        if self.state is State.OPEN and not self.way.send(self, data) and self.endpoint is not None:
             self.endpoint.pause_reading()
+
+    def endpoint_ended(self) -> bool:
+        """The endpoint sends no more; False: that ends the tunnel, `endpoint_closed` is due."""
+        if self.state is not State.OPEN or self.half_closed or not self.way.end_sending(self):
+            return False
+        self.half_closed = Reason.ENDPOINT_CLOSE
+        return True
 
     def endpoint_closed(self, reason: Reason) -> None:
         """The endpoint ended (`ENDPOINT_CLOSE`) or broke (`ENDPOINT_RESET`)."""
         endpoint = self.endpoint
         if self._close(reason):
-            self.carrier.ended(self, reason)
+            self.way.ended(self, reason)
             if endpoint is not None:
                 endpoint.finish()
 
@@ -135,7 +146,15 @@ class AgentTunnel:
 
     # From the carrier
 
-    def received(self, data: bytes) -> None:
+    def frontend_ended(self) -> None:
+        """The frontend sends no more, and may still read."""
+        if self.half_closed:
+            self.close()
+        elif self.state is State.OPEN and self.endpoint is not None:
+            self.half_closed = Reason.FRONTEND_CLOSE
+            self.endpoint.end_writing()
+
+    def received(self, data: bytes | memoryview) -> None:
         """Bytes for the endpoint; one that is too slow loses this tunnel, alone (W7)."""
         if self.state is State.OPEN and self.intake is not None and not self.intake.take(data):
             self.overflow()
@@ -148,7 +167,7 @@ class AgentTunnel:
         """End an open tunnel from this side and tell both ends."""
         endpoint = self.endpoint
         if self._close(reason):
-            self.carrier.ended(self, reason)
+            self.way.ended(self, reason)
             if endpoint is not None:
                 endpoint.abort()
 
@@ -164,7 +183,7 @@ class AgentTunnel:
         """The frontend is done: flush, answer, close."""
         endpoint = self.endpoint
         if self._close(reason):
-            self.carrier.ended(self, reason)
+            self.way.ended(self, reason)
             if endpoint is not None:
                 endpoint.finish()
 
@@ -186,7 +205,7 @@ class AgentTunnel:
     def _close(self, reason: Reason) -> bool:
         was_open = self.state is State.OPEN
         self.state = State.CLOSED
-        self.reason = self.reason or reason
+        self.reason = self.reason or self.half_closed or reason
         if self.intake is not None:
             self.intake.release()
         if self.lane is not None:

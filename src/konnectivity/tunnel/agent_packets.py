@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from konnectivity.errors import PacketError
 from konnectivity.tunnel.agent import AgentTunnel
+from konnectivity.tunnel.agent_streams import OpenChannel, open_stream
 from konnectivity.tunnel.budget import Budget, TunnelLimits
 from konnectivity.tunnel.intake import Intake, Throttling
 from konnectivity.tunnel.outbox import Lane, Link, Outbox
@@ -33,7 +34,10 @@ class EndpointDialer(Protocol):
 
 
 class PacketLink:
-    """One server stream at the agent. `credit` says whether the server speaks CREDIT."""
+    """One server stream at the agent. `credit` says whether the server speaks CREDIT.
+
+    With `open_channel`, tunnels get streams of their own as long as the connection takes them.
+    """
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class PacketLink:
         limits: TunnelLimits,
         budget: Budget,
         throttle: Throttling | None = None,
+        open_channel: OpenChannel | None = None,
     ) -> None:
         self.outbox = Outbox(link)
         self.pending: dict[int, AgentTunnel] = {}
@@ -57,6 +62,7 @@ class PacketLink:
         self._limits = limits
         self._budget = budget
         self._throttle = throttle
+        self._open_channel = open_channel
         self._last_id = 0
         self._stopping = False
 
@@ -65,8 +71,26 @@ class PacketLink:
     def opened(self, tunnel: AgentTunnel) -> None:
         """Enter the tunnel, then say so: DATA may follow the answer at once."""
         self._forget_dial(tunnel)
+        self.tunnels[tunnel.connect_id] = tunnel
+        stream = None
+        if self._open_channel is not None:
+            stream = open_stream(self, tunnel, self._open_channel)
+        if stream is None or tunnel.endpoint is None:
+            self._open_on_packets(tunnel)
+            return
+        self.outbox.sent[packet.DIAL_RSP] += 1
+        tunnel.way = tunnel.lane = stream
+        tunnel.intake = Intake(
+            tunnel.endpoint,
+            limits=self._limits,
+            budget=self._budget,
+            grant=stream.consume,
+            tunnel=tunnel,
+            streamed=True,
+        )
+
+    def _open_on_packets(self, tunnel: AgentTunnel) -> None:
         connect_id = tunnel.connect_id
-        self.tunnels[connect_id] = tunnel
 
         def grant(size: int) -> None:
             self.outbox.control(Packet(packet.CREDIT, connect_id=connect_id, size=size))
@@ -93,11 +117,16 @@ class PacketLink:
 
     def send(self, tunnel: AgentTunnel, data: memoryview) -> bool:
         """One DATA packet."""
-        return tunnel.lane is None or self.outbox.data(tunnel.lane, data)
+        lane = tunnel.lane
+        return not isinstance(lane, Lane) or self.outbox.data(lane, data)
+
+    def end_sending(self, tunnel: AgentTunnel) -> bool:
+        """No packet says it (W2)."""
+        return False
 
     def ended(self, tunnel: AgentTunnel, reason: Reason) -> None:
         """CLOSE_RSP behind the tunnel's data; the entry goes when it is sent."""
-        if tunnel.lane is None:
+        if not isinstance(tunnel.lane, Lane):
             return
         item = Packet(packet.CLOSE_RSP, connect_id=tunnel.connect_id, error=_ERRORS.get(reason, ""))
         self.outbox.finish(tunnel.lane, item, lambda: self._forget(tunnel))
@@ -152,7 +181,7 @@ class PacketLink:
                         Packet(packet.CLOSE_RSP, connect_id=item.connect_id, error=error)
                     )
                 else:
-                    if tunnel.lane is not None:
+                    if isinstance(tunnel.lane, Lane):
                         self.outbox.waive(tunnel.lane)
                     tunnel.close()
             case packet.DIAL_CLS:  # upstream ignores it and dials on (W23)
@@ -161,7 +190,7 @@ class PacketLink:
                     cancelled.lost(Reason.FRONTEND_CLOSE)
             case packet.CREDIT if self._credit:
                 tunnel = self.tunnels.get(item.connect_id)
-                if tunnel is not None and tunnel.lane is not None:
+                if tunnel is not None and isinstance(tunnel.lane, Lane):
                     self.outbox.grant(tunnel.lane, item.size)
             case _:
                 pass  # upstream ignores what a server has no business to send

@@ -25,8 +25,8 @@ class Sink(Protocol):
     def unsent(self) -> int:
         """Bytes written and not yet taken by the other side's socket."""
 
-    def write(self, data: bytes) -> None:
-        """Take `data`. Never blocks."""
+    def write(self, data: bytes | memoryview) -> None:
+        """Take `data`, which does not change any more. Never blocks."""
 
 
 class Throttling(Protocol):
@@ -52,8 +52,10 @@ class Intake:
     __slots__ = (
         "_budget",
         "_grant",
+        "_grant_from",
         "_held",
         "_limits",
+        "_most",
         "_owed",
         "_throttle",
         "_tunnel",
@@ -70,7 +72,9 @@ class Intake:
         grant: Callable[[int], None] | None,
         tunnel: Overflowing,
         throttle: Throttling | None = None,
+        streamed: bool = False,
     ) -> None:
+        """With `streamed`, `grant` itself saves up what is granted, and no peer can overdraw."""
         self.sink = sink
         self._throttle = throttle
         self._tunnel: Overflowing | None = tunnel
@@ -79,10 +83,13 @@ class Intake:
         self._limits = limits
         self._budget = budget
         self._grant = grant
+        self._grant_from = 1 if streamed else (limits.credit + 3) // 4
+        # A peer that honours credit cannot pass `credit` plus one chunk; a cheat can.
+        self._most = limits.queue if grant is None or streamed else limits.credit * 2
         self._owed = 0
         self._held = 0
 
-    def take(self, data: bytes) -> bool:
+    def take(self, data: bytes | memoryview) -> bool:
         """Pass `data` on; False when the tunnel must end because too much is held.
 
         Other tunnels may end, too, to make room for this one.
@@ -95,7 +102,7 @@ class Intake:
             return self._hold()
         if self._grant is not None:
             self._owed += size
-            if self._owed * 4 >= self._limits.credit:
+            if self._owed >= self._grant_from:
                 owed, self._owed = self._owed, 0
                 self._grant(owed)
         return True
@@ -110,10 +117,8 @@ class Intake:
         self._hold_now(unsent)
         if self._throttle is not None and unsent > self._limits.throttle:
             self._throttle.hold(self)
-        # A peer that honours credit cannot pass `credit` plus one chunk; a cheat can.
-        limit = self._limits.queue if self._grant is None else self._limits.credit * 2
         budget = self._budget
-        if unsent <= limit and (budget.held <= budget.limit or budget.make_room(self)):
+        if unsent <= self._most and (budget.held <= budget.limit or budget.make_room(self)):
             return True
         budget.overflows += 1
         return False

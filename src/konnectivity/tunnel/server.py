@@ -15,9 +15,8 @@ from enum import Enum
 from typing import Protocol
 
 from konnectivity.tunnel.budget import TunnelLimits
-from konnectivity.tunnel.carrier import Backend
+from konnectivity.tunnel.carrier import Backend, Lane, Way
 from konnectivity.tunnel.intake import Intake, Sink
-from konnectivity.tunnel.outbox import Lane
 from konnectivity.tunnel.reason import Failure, Reason, Refusal
 
 
@@ -41,6 +40,9 @@ class Frontend(Sink, Protocol):
 
     def closed(self, reason: Reason, error: str) -> None:
         """The tunnel is over; all bytes of the endpoint were written before."""
+
+    def end_writing(self) -> bool:
+        """The endpoint sends no more: pass that on behind its bytes; False: that cannot be."""
 
     def pause_reading(self) -> None:
         """Stop taking bytes from the frontend's socket."""
@@ -72,6 +74,7 @@ class ServerTunnel:
         "backend",
         "connect_id",
         "frontend",
+        "half_closed",
         "intake",
         "lane",
         "number",
@@ -80,6 +83,7 @@ class ServerTunnel:
         "reason",
         "since",
         "state",
+        "way",
     )
 
     def __init__(
@@ -106,6 +110,10 @@ class ServerTunnel:
         self.reason: Reason | None = None
         self.lane: Lane | None = None
         self.intake: Intake | None = None
+        self.way: Way | None = None
+        """How it travels, while it is open."""
+        self.half_closed: Reason | None = None
+        """Who has ended one direction, while the other goes on."""
         self._watcher = watcher
         self._limits = limits
 
@@ -119,16 +127,19 @@ class ServerTunnel:
 
     def send(self, data: bytes) -> None:
         """Bytes for the endpoint, not empty. Pauses the frontend where the way is full."""
-        if self.state is not State.OPEN:
+        if self.state is not State.OPEN or self.way is None:
             return
-        limit = self._limits.packet
-        if len(data) <= limit:
-            go_on = self.backend.send(self, data)
-        else:
-            for at in range(0, len(data), limit):
-                go_on = self.backend.send(self, data[at : at + limit])
-        if not go_on and self.frontend is not None:
+        if not self.way.send(self, data) and self.frontend is not None:
             self.frontend.pause_reading()
+
+    def end_sending(self) -> bool:
+        """The frontend sends no more and reads on; False: only `leave` can end this tunnel."""
+        if self.state is not State.OPEN or self.way is None or not self.way.end_sending(self):
+            return False
+        if self.half_closed:
+            self.ended(Reason.ENDPOINT_CLOSE, "")
+        self.half_closed = Reason.FRONTEND_CLOSE
+        return True
 
     def close(self) -> None:
         """The frontend asked to close and waits for `closed` (W9: it gets no more data)."""
@@ -136,7 +147,8 @@ class ServerTunnel:
             self.state = State.CLOSING
             self.reason = Reason.FRONTEND_CLOSE
             self._release()
-            self.backend.close(self)
+            if self.way is not None:
+                self.way.close(self)
 
     def leave(self, reason: Reason = Reason.FRONTEND_CLOSE) -> None:
         """The frontend is gone and will hear nothing more, in whatever state (W19, W21)."""
@@ -148,8 +160,12 @@ class ServerTunnel:
             self.backend.cancel(self)
             self._watcher.dialed(self, Failure.FRONTEND_CLOSE, "the frontend left")
         else:
-            self.backend.abandon(self)
+            self._abandon()
             self._watcher.ended(self, "")
+
+    def _abandon(self) -> None:
+        if self.way is not None:
+            self.way.abandon(self)
 
     def time_out(self) -> None:
         """The dial is out of time; the text is upstream's."""
@@ -178,8 +194,9 @@ class ServerTunnel:
 
     # From the backend
 
-    def opened(self, connect_id: int, intake: Intake, lane: Lane) -> None:
+    def opened(self, connect_id: int, intake: Intake, lane: Lane, way: Way) -> None:
         """The agent reached the endpoint."""
+        self.way = way
         self.connect_id = connect_id
         self.state = State.OPEN
         self.intake = intake
@@ -199,7 +216,7 @@ class ServerTunnel:
         if frontend is not None:
             frontend.refused(refusal)
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: bytes | memoryview) -> None:
         """Bytes from the endpoint. A frontend too slow for them loses this tunnel, alone (W6)."""
         if self.state is State.OPEN and self.intake is not None and not self.intake.take(data):
             self.overflow()
@@ -215,13 +232,23 @@ class ServerTunnel:
     def fail(self, reason: Reason, error: str) -> None:
         """End an open tunnel from this side and tell both ends."""
         if self.state in (State.OPEN, State.CLOSING):
-            self.backend.abandon(self)
+            self.reason = self.reason or reason
+            self._abandon()
             self.ended(reason, error)
 
     def resume(self) -> None:
         """The way to the agent has room again."""
         if self.state is State.OPEN and self.frontend is not None:
             self.frontend.resume_reading()
+
+    def endpoint_ended(self) -> None:
+        """The endpoint sends no more, and may still read."""
+        if self.state is not State.OPEN:
+            return
+        if self.half_closed or self.frontend is None or not self.frontend.end_writing():
+            self.ended(Reason.ENDPOINT_CLOSE, "")
+            self._abandon()
+        self.half_closed = Reason.ENDPOINT_CLOSE
 
     def ended(self, reason: Reason, error: str) -> None:
         """The tunnel is over on the agent's side, or the agent itself is gone (W22)."""
@@ -236,7 +263,7 @@ class ServerTunnel:
     def _end(self, reason: Reason) -> Frontend | None:
         """Enter the last state; who is still to be told."""
         self.state = State.CLOSED
-        self.reason = self.reason or reason
+        self.reason = self.reason or self.half_closed or reason
         self._release()
         frontend, self.frontend = self.frontend, None
         return frontend

@@ -65,6 +65,7 @@ class PacketBackend:
         self.draining = False
         self.pending: dict[int, ServerTunnel] = {}
         self.tunnels: dict[int, ServerTunnel] = {}
+        """Open ones and those whose end is under way, by connectID."""
         self.received = packet.counts()
         """Packets received, by type."""
         self.unrecognized = 0
@@ -134,13 +135,27 @@ class PacketBackend:
             del self.pending[tunnel.random]
             self.outbox.control(Packet(packet.DIAL_CLS, random=tunnel.random))
 
+    # Way (carrier.py)
+
     def send(self, tunnel: ServerTunnel, data: bytes) -> bool:
-        """One DATA packet."""
-        return tunnel.lane is None or self.outbox.data(tunnel.lane, data)
+        """DATA packets of a bounded size."""
+        lane, size = tunnel.lane, self._limits.packet
+        if not isinstance(lane, Lane):
+            return True
+        if len(data) <= size:
+            return self.outbox.data(lane, data)
+        go_on = True
+        for at in range(0, len(data), size):
+            go_on = self.outbox.data(lane, data[at : at + size])
+        return go_on
+
+    def end_sending(self, tunnel: ServerTunnel) -> bool:
+        """No packet says it (W2)."""
+        return False
 
     def close(self, tunnel: ServerTunnel) -> None:
         """CLOSE_REQ behind the tunnel's data."""
-        if tunnel.lane is not None and self.tunnels.get(tunnel.connect_id) is tunnel:
+        if isinstance(tunnel.lane, Lane) and self.tunnels.get(tunnel.connect_id) is tunnel:
             item = Packet(packet.CLOSE_REQ, connect_id=tunnel.connect_id)
             self.outbox.finish(tunnel.lane, item)
 
@@ -149,7 +164,7 @@ class PacketBackend:
         connect_id = tunnel.connect_id
         if self.tunnels.get(connect_id) is not tunnel:
             return
-        if tunnel.lane is not None and not tunnel.lane.closing:
+        if isinstance(tunnel.lane, Lane) and not tunnel.lane.closing:
             self.close(tunnel)
         self._leaving.append(connect_id)
         if len(self._leaving) > LEAVING:
@@ -157,7 +172,7 @@ class PacketBackend:
 
     def cut(self, tunnel: ServerTunnel) -> None:
         """CLOSE_REQ now: the endpoint has not taken the tunnel's last bytes in time."""
-        if tunnel.lane is not None and self.tunnels.get(tunnel.connect_id) is tunnel:
+        if isinstance(tunnel.lane, Lane) and self.tunnels.get(tunnel.connect_id) is tunnel:
             self.outbox.cut(tunnel.lane)
 
     # From the agent
@@ -210,7 +225,7 @@ class PacketBackend:
                 self.draining = True
             case packet.CREDIT if self._credit:
                 tunnel = self.tunnels.get(item.connect_id)
-                if tunnel is not None and tunnel.lane is not None:
+                if tunnel is not None and isinstance(tunnel.lane, Lane):
                     self.outbox.grant(tunnel.lane, item.size)
             case _:
                 pass  # upstream ignores what an agent has no business to send
@@ -225,10 +240,14 @@ class PacketBackend:
             busy = any(text in item.error for text in BUSY)
             tunnel.refused(Refusal(Failure.ERROR_RESPONSE, item.error, by_agent=busy))
         elif item.connect_id == 0 or item.connect_id in self.tunnels:
-            text = f"agent answered the dial with connectID {item.connect_id}, which is not free"
-            tunnel.refused(Refusal(Failure.ERROR_RESPONSE, text))
+            self.refuse_id(tunnel, item.connect_id)
         else:
             self._open(tunnel, item.connect_id)
+
+    def refuse_id(self, tunnel: ServerTunnel, connect_id: int) -> None:
+        """The agent gave two tunnels the same number."""
+        text = f"agent answered the dial with connectID {connect_id}, which is not free"
+        tunnel.refused(Refusal(Failure.ERROR_RESPONSE, text))
 
     def _open(self, tunnel: ServerTunnel, connect_id: int) -> None:
         frontend = tunnel.frontend
@@ -249,7 +268,7 @@ class PacketBackend:
         )
         credit = self._limits.credit if self._credit else None
         self.tunnels[connect_id] = tunnel
-        tunnel.opened(connect_id, intake, Lane(connect_id, credit, tunnel.resume))
+        tunnel.opened(connect_id, intake, Lane(connect_id, credit, tunnel.resume), self)
 
     def _unknown(self, connect_id: int) -> None:
         if connect_id:
@@ -275,3 +294,5 @@ class PacketBackend:
             tunnel.ended(Reason.AGENT_LOST, "context canceled")
         for tunnel in tunnels.values():
             tunnel.ended(Reason.AGENT_LOST, "")
+            if tunnel.way is not None:
+                tunnel.way.cut(tunnel)

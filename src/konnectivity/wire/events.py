@@ -40,9 +40,10 @@ class DataReceived:
 
 @dataclass(slots=True)
 class StreamEnded:
-    """The peer will send no more on this stream (END_STREAM)."""
+    """The peer will send no more on this stream (END_STREAM); `closed`: nor will we."""
 
     stream_id: int
+    closed: bool = False
 
 
 @dataclass(slots=True)

@@ -14,7 +14,8 @@ class FrameReader:
     """Checks the preface and the size of each frame, and calls `_read_frame` with whole ones.
 
     `preface` is what the peer must send before its first frame. Payloads look into the bytes that
-    arrived; only a frame that was cut off is copied, once.
+    arrived. A DATA frame that was cut off comes in parts, as so many frames; only the last has
+    END_STREAM. Others that were cut off are copied, once.
     """
 
     def __init__(self, *, preface: bytes, max_frame_size: int) -> None:
@@ -23,13 +24,21 @@ class FrameReader:
         self._begun = False
         self._cut_off = bytearray()
         self._wanted = 0
+        self._data_left = 0
+        self._data_flags = 0
+        self._data_stream = 0
 
     def _read_frame(self, kind: int, flags: int, stream_id: int, payload: memoryview) -> None:
         raise NotImplementedError
 
     def _parse(self, data: bytes) -> None:
         at = self._read_preface(data) if self._preface_left else 0
-        while self._cut_off:
+        while self._cut_off or self._data_left:
+            if self._data_left:
+                if at == len(data):
+                    return
+                at = self._continue_data(data, at)
+                continue
             end = at + self._wanted - len(self._cut_off)
             self._cut_off += data[at:end]
             if end > len(data):
@@ -37,6 +46,16 @@ class FrameReader:
             frame, self._cut_off, at = self._cut_off, bytearray(), end
             self._read_frames(frame, 0)
         self._read_frames(data, at)
+
+    def _continue_data(self, data: bytes, at: int) -> int:
+        end = min(at + self._data_left, len(data))
+        self._data_left -= end - at
+        self._read_part(memoryview(data)[at:end])
+        return end
+
+    def _read_part(self, part: memoryview) -> None:
+        flags = self._data_flags if not self._data_left else self._data_flags & ~frames.END_STREAM
+        self._read_frame(frames.DATA, flags, self._data_stream, part)
 
     def _read_frames(self, data: bytes | bytearray, at: int) -> None:
         view = memoryview(data)
@@ -51,6 +70,13 @@ class FrameReader:
                 self._check_header(size, kind, flags, bytes(view[at : at + 16]))
             start = at + frames.HEADER_SIZE
             if end - start < size:
+                if kind == frames.DATA and not flags & frames.PADDED:
+                    self._data_left = size - (end - start)
+                    self._data_flags = flags
+                    self._data_stream = stream_id & frames.MAX_STREAM_ID
+                    if start < end:
+                        self._read_part(view[start:])
+                    return
                 wanted += size
                 break
             at = start + size

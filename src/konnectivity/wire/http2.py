@@ -21,12 +21,16 @@ from konnectivity.wire.events import Event, Headers
 from konnectivity.wire.limits import Bucket, Http2Limits
 from konnectivity.wire.receiving import Receiver
 from konnectivity.wire.stream import Stream
-from konnectivity.wire.windows import ReceiveWindow
+from konnectivity.wire.windows import GrowingWindow, ReceiveWindow, WindowPool
 
 FULL = 128 << 10
 """Backlog of one stream, in bytes, at which `send_data` asks its caller to pause."""
 ROOMY = 32 << 10
 """Backlog at which that caller may go on."""
+SMALL = 2 << 10
+"""Streams with no more than this to send go before all others: a keystroke does not wait."""
+QUANTUM = 64 << 10
+"""Bytes of one stream at most, before the next one has its turn."""
 
 
 class Connection:
@@ -36,6 +40,10 @@ class Connection:
         self.limits = limits or Http2Limits()
         self.client = client
         self.streams: dict[int, Stream] = {}
+        self.max_streams = self.limits.max_streams
+        """Streams that the peer may have open (server role); `allow_streams` changes it."""
+        self.now = 0.0
+        """When the peer was last heard, on the caller's clock."""
         self.closed = False
         """A fault or the transport ended the connection; input is ignored."""
         self._detached = False
@@ -61,6 +69,7 @@ class Connection:
         self.control_backlog = 0
         """Bytes of control frames queued and not yet taken by `data_to_send`."""
         self._ready: deque[Stream] = deque()
+        self._urgent: deque[Stream] = deque()
         self._writable: list[int] = []
 
     def detach(self) -> None:
@@ -71,6 +80,8 @@ class Connection:
         if not self._detached:
             self._detached = self.closed = True
             self._receiver.detach()
+            for stream_id in list(self.streams):
+                self._pop(stream_id)
 
     # Receiving
 
@@ -78,6 +89,7 @@ class Connection:
         """Take bytes from the peer; what happened, in order. `now` in seconds, for rate limits."""
         if self.closed:
             return []
+        self.now = now
         return self._receiver.receive(data, now)
 
     def consume(self, stream_id: int, size: int) -> None:
@@ -88,23 +100,46 @@ class Connection:
         """
         stream = self.streams.get(stream_id)
         if stream is not None and not stream.remote_closed:
-            increment = stream.receive_window.consume(size)
+            window = stream.receive_window
+            increment = window.consume(size)
             if increment:
+                if type(window) is GrowingWindow:
+                    increment += window.grow(self.now)
                 self.queue(frames.window_update_frame(stream_id, increment))
 
     def widen(self, increment: int) -> None:
-        """Let the peer have `increment` bytes more under way, on the connection and its streams."""
+        """Let the peer have `increment` bytes more under way, on the connection and its calls.
+
+        Streams of tunnels have windows that grow by themselves.
+        """
         self.receive_window.widen(increment)
         self.queue(frames.window_update_frame(0, increment))
         for stream in self.streams.values():
-            if not stream.remote_closed:
-                stream.receive_window.widen(increment)
-                self.queue(frames.window_update_frame(stream.id, increment))
+            if type(stream.receive_window) is not GrowingWindow:
+                self.widen_stream(stream, increment)
+
+    def widen_stream(self, stream: Stream, increment: int) -> None:
+        """Let the peer have `increment` bytes more under way on one stream."""
+        if not stream.remote_closed:
+            stream.receive_window.widen(increment)
+            self.queue(frames.window_update_frame(stream.id, increment))
+
+    def let_grow(self, stream_id: int, pool: WindowPool) -> None:
+        """Give a stream, just opened, a window that grows while its reader is fast."""
+        stream = self.streams[stream_id]
+        window = GrowingWindow(stream.receive_window.size, pool)
+        window.available = stream.receive_window.available
+        stream.receive_window = window
+
+    def allow_streams(self, most: int) -> None:
+        """Let the peer have more streams open than `Http2Limits.max_streams` (server role)."""
+        self.max_streams = most
+        self.queue(frames.settings_frame({frames.MAX_CONCURRENT_STREAMS: most}))
 
     # Sending
 
-    def open_stream(self, headers: Headers, *, end_stream: bool = False) -> int:
-        """Start a request (client role) and return its stream id.
+    def open_stream(self, headers: Headers | bytes, *, end_stream: bool = False) -> int:
+        """Start a request (client role) and return its stream id; bytes are for `send_block`.
 
         Raises:
             ConnectionFault: the peer is going away or allows no more streams, or ids ran out.
@@ -119,7 +154,10 @@ class Connection:
             raise ConnectionFault(frames.NO_ERROR, "the connection has used up its stream ids")
         stream_id, self._next_id = self._next_id, self._next_id + 2
         self.add_stream(stream_id)
-        self.send_headers(stream_id, headers, end_stream=end_stream)
+        if isinstance(headers, bytes):
+            self.send_block(stream_id, headers)
+        else:
+            self.send_headers(stream_id, headers, end_stream=end_stream)
         return stream_id
 
     def add_stream(self, stream_id: int) -> Stream:
@@ -136,12 +174,22 @@ class Connection:
 
     def forget_stream(self, stream_id: int) -> bool:
         """Take a reset stream out, with all that it had waiting; whether it was there."""
-        stream = self.streams.pop(stream_id, None)
+        stream = self._pop(stream_id)
         if stream is None:
             return False
-        if stream.queued:
-            self._ready.remove(stream)
+        self._unqueue(stream)
         return True
+
+    def _pop(self, stream_id: int) -> Stream | None:
+        stream = self.streams.pop(stream_id, None)
+        if stream is not None and type(stream.receive_window) is GrowingWindow:
+            stream.receive_window.close()
+        return stream
+
+    def _unqueue(self, stream: Stream) -> None:
+        if stream.queued:
+            stream.queued = False
+            (self._urgent if stream in self._urgent else self._ready).remove(stream)
 
     def send_block(self, stream_id: int, block: bytes) -> None:
         """As `send_headers`, for a block that is encoded already and leaves HPACK's table alone.
@@ -181,11 +229,11 @@ class Connection:
             if not self.client and not stream.remote_closed:
                 # The answer is whole; what is left of the request is not wanted (8.1).
                 stream.remote_closed = True
-                self.streams.pop(stream.id, None)
+                self._pop(stream.id)
                 head += frames.reset_frame(stream.id, frames.NO_ERROR)
         return head
 
-    def send_data(self, stream_id: int, data: bytes) -> bool:
+    def send_data(self, stream_id: int, data: bytes | memoryview) -> bool:
         """Queue content, not empty; it leaves with `data_to_send` as credit allows.
 
         Returns False when the stream's backlog is `FULL`: pause the source until the id comes out
@@ -202,8 +250,10 @@ class Connection:
         stream.reported_full = True
         return False
 
-    def end_stream(self, stream_id: int, trailers: Headers | None = None) -> None:
-        """End our half behind all queued data, with trailers if given.
+    def end_stream(self, stream_id: int, trailers: Headers | None = None) -> bool:
+        """End our half behind all queued data, with trailers if given; whether it is queued now.
+
+        If not, the id comes out of `take_writable` when it is.
 
         Raises:
             StreamFault: the stream is closed in this direction.
@@ -211,8 +261,22 @@ class Connection:
         stream = self._open_half(stream_id)
         stream.ending = True
         stream.trailers = trailers
-        if not stream.backlog:
-            self.queue(self._end_local(stream))
+        if stream.backlog:
+            return False
+        self.queue(self._end_local(stream))
+        return True
+
+    def leave_stream(self, stream_id: int, code: int) -> bool:
+        """Reset a stream behind its queued data; the answer is as that of `end_stream`."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return True
+        if stream.backlog:
+            stream.ending = True
+            stream.reset_code = code
+            return False
+        self.reset_stream(stream_id, code)
+        return True
 
     def reset_stream(self, stream_id: int, code: int) -> None:
         """Abort a stream in both directions; a stream that is gone is left alone."""
@@ -251,12 +315,13 @@ class Connection:
         self.control_backlog = 0
         if self.closed:
             self._ready.clear()  # nothing follows the GOAWAY
+            self._urgent.clear()
         room = limit
-        while self._ready and self.send_window > 0 and room > 0:
-            stream = self._ready.popleft()
+        largest = min(self.peer_max_frame_size, QUANTUM)
+        while room > 0 and self.send_window > 0 and (self._urgent or self._ready):
+            stream = self._urgent.popleft() if self._urgent else self._ready.popleft()
             stream.queued = False
-            size = min(stream.backlog, stream.send_window, self.send_window)
-            size = min(size, self.peer_max_frame_size)
+            size = min(stream.backlog, stream.send_window, self.send_window, largest)
             if size > 0:
                 self._frame_data(stream, size, out)
                 room -= size
@@ -264,10 +329,16 @@ class Connection:
                 self.make_ready(stream)
             elif stream.ending:
                 out.append(self._end_local(stream))
+                self._writable.append(stream.id)
         return b"".join(out)
 
     def _frame_data(self, stream: Stream, size: int, out: list[bytes | memoryview]) -> None:
-        last = stream.ending and stream.trailers is None and size == stream.backlog
+        last = (
+            stream.ending
+            and size == stream.backlog
+            and stream.trailers is None
+            and stream.reset_code is None
+        )
         flags = frames.END_STREAM if last else 0
         out.append(frames.frame_header(frames.DATA, flags, stream.id, size))
         out += stream.pull(size)
@@ -276,6 +347,7 @@ class Connection:
         self.content_sent = True
         if last:
             self._close_local(stream)
+            self._writable.append(stream.id)
         if stream.reported_full and stream.backlog <= ROOMY:
             stream.reported_full = False
             self._writable.append(stream.id)
@@ -283,6 +355,9 @@ class Connection:
     def _end_local(self, stream: Stream) -> bytes:
         if stream.trailers is not None:
             return self._headers(stream, stream.trailers, end_stream=True)
+        if stream.reset_code is not None:
+            self._pop(stream.id)
+            return frames.reset_frame(stream.id, stream.reset_code)
         self._close_local(stream)
         return frames.frame_header(frames.DATA, frames.END_STREAM, stream.id, 0)
 
@@ -296,7 +371,8 @@ class Connection:
     @property
     def wants_to_send(self) -> bool:
         """Whether `data_to_send` may return something."""
-        return bool(self._control) or (bool(self._ready) and self.send_window > 0)
+        waiting = bool(self._ready or self._urgent)
+        return bool(self._control) or (waiting and self.send_window > 0)
 
     # State shared with the receiver
 
@@ -342,7 +418,7 @@ class Connection:
         """Let a stream's waiting data go, where it has credit."""
         if stream.backlog and stream.send_window > 0 and not stream.queued:
             stream.queued = True
-            self._ready.append(stream)
+            (self._urgent if stream.backlog <= SMALL else self._ready).append(stream)
 
     def _open_half(self, stream_id: int) -> Stream:
         stream = self.streams.get(stream_id)
@@ -353,11 +429,9 @@ class Connection:
     def _close_local(self, stream: Stream) -> None:
         stream.local_closed = True
         stream.ending = False
-        if stream.queued:  # with nothing to send: what waited was dropped
-            stream.queued = False
-            self._ready.remove(stream)
+        self._unqueue(stream)  # with nothing to send: what waited was dropped
         if stream.remote_closed:
-            self.streams.pop(stream.id, None)
+            self._pop(stream.id)
 
 
 @cache

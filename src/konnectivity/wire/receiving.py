@@ -159,8 +159,8 @@ class Receiver(FrameReader):
     def _end_remote(self, stream: Stream) -> None:
         stream.remote_closed = True
         if stream.local_closed:
-            self._connection.streams.pop(stream.id, None)
-        self._events.append(StreamEnded(stream.id))
+            self._connection.forget_stream(stream.id)
+        self._events.append(StreamEnded(stream.id, stream.local_closed))
 
     def _refuse_idle(self, stream_id: int, what: str) -> None:
         """Frames on a stream nobody opened end the connection (5.1, idle)."""
@@ -180,8 +180,11 @@ class Receiver(FrameReader):
             if len(payload) < 5:
                 raise ConnectionFault(frames.FRAME_SIZE_ERROR, "HEADERS too short for its flags")
             payload = payload[5:]
-        self._block_stream = stream_id
         self._block_ends_stream = bool(flags & frames.END_STREAM)
+        if flags & frames.END_HEADERS and len(payload) <= self._limits.max_header_list:
+            self._end_block(stream_id, self._blocks.decode(bytes(payload)))
+            return
+        self._block_stream = stream_id
         self._continuations = 0
         self._add_to_block(flags, payload)
 
@@ -236,22 +239,22 @@ class Receiver(FrameReader):
         self.highest_id = stream_id
         if self._connection.going_away:
             raise StreamFault(stream_id, frames.REFUSED_STREAM, "the connection is going away")
-        if len(self._connection.streams) >= self._limits.max_streams:
-            raise StreamFault(
-                stream_id,
-                frames.REFUSED_STREAM,
-                f"more than {self._limits.max_streams} streams at once",
-            )
+        most = self._connection.max_streams
+        if len(self._connection.streams) >= most:
+            raise StreamFault(stream_id, frames.REFUSED_STREAM, f"more than {most} streams at once")
         return self._connection.add_stream(stream_id)
 
     # Control frames
 
     def _read_reset(self, flags: int, stream_id: int, payload: memoryview) -> None:
         _expect_size(payload, 4, "RST_STREAM")
-        if not self._connection.forget_stream(stream_id):
+        stream = self._connection.streams.get(stream_id)
+        if stream is None:
             self._refuse_idle(stream_id, "RST_STREAM")
             return
-        if not self._connection.client:  # what a client opened was no work for nothing
+        self._connection.forget_stream(stream_id)
+        # What was asked for, a client's request or a tunnel's stream, was no work for nothing.
+        if not self._connection.client and not stream.expected:
             self._count_reset()
         code = int.from_bytes(payload, "big")
         self._events.append(StreamReset(stream_id, code, by_peer=True))

@@ -1,10 +1,16 @@
 """Credit of one direction of HTTP/2 flow control (RFC 9113, 5.2 and 6.9).
 
 `ReceiveWindow` is what we granted to the peer: it shrinks with each DATA frame and is topped up
-once half of it has been consumed, so that WINDOW_UPDATE frames stay few.
+once half of it has been consumed, so that WINDOW_UPDATE frames stay few. `GrowingWindow` is that of
+a tunnel: what it may grow to comes from a pool for the whole process.
 """
 
 from __future__ import annotations
+
+from typing import Final
+
+FAST: Final = 0.1
+"""Seconds within which half a window is consumed to call its reader fast."""
 
 
 class ReceiveWindow:
@@ -39,3 +45,42 @@ class ReceiveWindow:
         increment, self._owed = self._owed, 0
         self.available += increment
         return increment
+
+
+class WindowPool:
+    """What all tunnels of a process may have beyond their first windows, in bytes."""
+
+    __slots__ = ("free", "largest")
+
+    def __init__(self, free: int, *, largest: int) -> None:
+        self.free = free
+        self.largest = largest
+        """Bytes of the largest window of one tunnel."""
+
+
+class GrowingWindow(ReceiveWindow):
+    """One tunnel's window: it doubles while its reader is fast; a stalled one stays small."""
+
+    __slots__ = ("_grown", "_half_at", "_pool")
+
+    def __init__(self, size: int, pool: WindowPool) -> None:
+        super().__init__(size)
+        self._pool = pool
+        self._grown = 0
+        self._half_at = float("-inf")
+
+    def grow(self, now: float) -> int:
+        """Half of it was consumed: by how much to widen it; 0: not at all."""
+        before, self._half_at = self._half_at, now
+        increment = min(self.size, self._pool.largest - self.size)
+        if now - before > FAST or increment <= 0 or increment > self._pool.free:
+            return 0
+        self._pool.free -= increment
+        self._grown += increment
+        self.widen(increment)
+        return increment
+
+    def close(self) -> None:
+        """Give back what it took from the pool."""
+        self._pool.free += self._grown
+        self._grown = 0
