@@ -34,8 +34,8 @@ LINGER: Final = 0.5
 SETTLED: Final = 5.0
 """Seconds after which an endpoint's connection gets its keepalive probes: most do not live to
 need them, and setting them is a twentieth of what a dial costs."""
-READ_SIZE: Final = 64 << 10
-"""Bytes read at once, and so the largest packet sent (upstream: 4 KiB, W62)."""
+READ_SIZE: Final = 128 << 10
+"""Bytes read at once (upstream: 4 KiB, W62)."""
 WRITE_HIGH: Final = 256 << 10
 TOO_MANY: Final = "the agent has reached its limit of tunnels"
 

@@ -37,12 +37,12 @@ class Channel:
         return stream.backlog if stream is not None else 0
 
     def send(self, data: bytes | memoryview) -> bool:
-        """Queue bytes, not empty, which nobody changes any more. False: wait for `writable`."""
+        """Queue bytes, not empty; a view is copied. False: wait for `writable`."""
         if not self._answered:
             self._answer()
         h2 = self._h2
         try:
-            go_on = h2.core.send_data(self.id, data)
+            go_on = h2.core.send_chunk(self.id, data)
         except StreamFault:
             return True  # the peer was faster in ending it, and says so
         if not h2.flush_due:

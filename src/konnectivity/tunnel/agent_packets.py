@@ -116,9 +116,14 @@ class PacketLink:
         self.outbox.control(Packet(packet.DIAL_RSP, random=tunnel.random, error=text))
 
     def send(self, tunnel: AgentTunnel, data: memoryview) -> bool:
-        """One DATA packet."""
-        lane = tunnel.lane
-        return not isinstance(lane, Lane) or self.outbox.data(lane, data)
+        """DATA packets of a bounded size."""
+        lane, size = tunnel.lane, self._limits.packet
+        if not isinstance(lane, Lane):
+            return True
+        go_on = True
+        for at in range(0, len(data), size):
+            go_on = self.outbox.data(lane, data[at : at + size])
+        return go_on
 
     def end_sending(self, tunnel: AgentTunnel) -> bool:
         """No packet says it (W2)."""

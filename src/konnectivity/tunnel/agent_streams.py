@@ -83,7 +83,7 @@ class AgentStream:
         self.bytes += len(data)
         outbox = self._link.outbox
         outbox.sent[packet.DATA] += 1
-        if self._channel.send(bytes(data)):
+        if self._channel.send(data):
             return True
         if not self.paused:
             self.paused = True

@@ -9,9 +9,12 @@ limits, then this one tunnel ends.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from konnectivity.tunnel.budget import Budget, TunnelLimits
+
+STREAM_GRANT: Final = 8 << 10
+"""Bytes from which on a stream hears what its reader took; a first window is eight times that."""
 
 
 class Sink(Protocol):
@@ -83,7 +86,7 @@ class Intake:
         self._limits = limits
         self._budget = budget
         self._grant = grant
-        self._grant_from = 1 if streamed else (limits.credit + 3) // 4
+        self._grant_from = STREAM_GRANT if streamed else (limits.credit + 3) // 4
         # A peer that honours credit cannot pass `credit` plus one chunk; a cheat can.
         self._most = limits.queue if grant is None or streamed else limits.credit * 2
         self._owed = 0

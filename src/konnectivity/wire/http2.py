@@ -29,7 +29,7 @@ ROOMY = 32 << 10
 """Backlog at which that caller may go on."""
 SMALL = 2 << 10
 """Streams with no more than this to send go before all others: a keystroke does not wait."""
-QUANTUM = 64 << 10
+QUANTUM = 128 << 10
 """Bytes of one stream at most, before the next one has its turn."""
 
 
@@ -68,6 +68,8 @@ class Connection:
         self._control: list[bytes | memoryview] = [_opening(client, self.limits)]
         self.control_backlog = 0
         """Bytes of control frames queued and not yet taken by `data_to_send`."""
+        self._framed = 0
+        """Bytes of content that stand in frames among them."""
         self._ready: deque[Stream] = deque()
         self._urgent: deque[Stream] = deque()
         self._writable: list[int] = []
@@ -250,6 +252,33 @@ class Connection:
         stream.reported_full = True
         return False
 
+    def send_chunk(self, stream_id: int, data: bytes | memoryview) -> bool:
+        """As `send_data`, for content in large chunks or few of them: each gets its own frame.
+
+        Where nothing waits it is copied once, straight into its frame. A view is copied in any
+        case, so that its buffer may be used again.
+        """
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.local_closed or stream.ending:
+            raise _closed(stream_id)
+        size = len(data)
+        framed = self._framed + size
+        if (
+            framed <= QUANTUM
+            and size <= stream.send_window
+            and size <= self.send_window
+            and size <= self.peer_max_frame_size
+            and not (self._ready or self._urgent or stream.backlog)
+        ):
+            self._framed = framed
+            stream.send_window -= size
+            self.send_window -= size
+            self.content_sent = True
+            head = frames.HEADER.pack(size >> 8, size & 0xFF, frames.DATA, 0, stream_id)
+            self._control.append(b"".join((head, data)))
+            return True
+        return self.send_data(stream_id, bytes(data) if type(data) is memoryview else data)
+
     def end_stream(self, stream_id: int, trailers: Headers | None = None) -> bool:
         """End our half behind all queued data, with trailers if given; whether it is queued now.
 
@@ -312,11 +341,11 @@ class Connection:
         """
         out: list[bytes | memoryview] = list(self._control)
         self._control.clear()
-        self.control_backlog = 0
+        room = limit - self._framed
+        self.control_backlog = self._framed = 0
         if self.closed:
             self._ready.clear()  # nothing follows the GOAWAY
             self._urgent.clear()
-        room = limit
         largest = min(self.peer_max_frame_size, QUANTUM)
         while room > 0 and self.send_window > 0 and (self._urgent or self._ready):
             stream = self._urgent.popleft() if self._urgent else self._ready.popleft()
@@ -423,7 +452,7 @@ class Connection:
     def _open_half(self, stream_id: int) -> Stream:
         stream = self.streams.get(stream_id)
         if stream is None or stream.local_closed or stream.ending:
-            raise StreamFault(stream_id, frames.STREAM_CLOSED, f"stream {stream_id} is closed")
+            raise _closed(stream_id)
         return stream
 
     def _close_local(self, stream: Stream) -> None:
@@ -432,6 +461,10 @@ class Connection:
         self._unqueue(stream)  # with nothing to send: what waited was dropped
         if stream.remote_closed:
             self._pop(stream.id)
+
+
+def _closed(stream_id: int) -> StreamFault:
+    return StreamFault(stream_id, frames.STREAM_CLOSED, f"stream {stream_id} is closed")
 
 
 @cache
