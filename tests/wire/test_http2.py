@@ -175,11 +175,11 @@ def test_no_stream_has_more_than_its_share_of_a_turn() -> None:
     peer.say(peer.head(3) + frames.settings_frame({frames.MAX_FRAME_SIZE: 1 << 20}))
     peer.hear()
     for stream_id in (1, 3):
-        peer.connection.send_data(stream_id, bytes(100_000))
+        peer.connection.send_data(stream_id, bytes(200_000))
 
     sent = [(frame.stream_id, len(frame.payload)) for frame in peer.hear()]
 
-    assert sent == [(1, QUANTUM), (3, QUANTUM), (1, 100_000 - QUANTUM), (3, 100_000 - QUANTUM)]
+    assert sent == [(1, QUANTUM), (3, QUANTUM), (1, 200_000 - QUANTUM), (3, 200_000 - QUANTUM)]
 
 
 def test_frames_grow_to_what_the_peer_accepts() -> None:

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
-from konnectivity.errors import LinkError
+from konnectivity.errors import ConnectionFault, LinkError
 from konnectivity.net.channel import Channel
 from konnectivity.net.deadlines import Deadline, Deadlines
 from konnectivity.net.grpc import Call, CallHandler
@@ -259,13 +259,21 @@ class H2Protocol(asyncio.Protocol):
             if self.acceptor is not None:
                 path = dict(event.headers)[":path"]
                 if path.startswith(tunnel_stream.PATH):
-                    channel = Channel(self, event.stream_id)
-                    self.calls[event.stream_id] = channel
-                    self.acceptor.channel_opened(channel, path)
+                    self._open_by_peer(event.stream_id, path, self.acceptor)
                     return
             call = Call(self, event.stream_id, event.headers)
             self.calls[event.stream_id] = call
             self._owner.call_received(call)
+
+    def _open_by_peer(self, stream_id: int, path: str, acceptor: ChannelAcceptor) -> None:
+        window = self.core.peer_initial_window
+        if window < tunnel_stream.LEAST_WINDOW:
+            least = tunnel_stream.LEAST_WINDOW
+            self.give_up(f"tunnels with a window of {window} bytes, at least {least} are needed")
+            return
+        channel = Channel(self, stream_id)
+        self.calls[stream_id] = channel
+        acceptor.channel_opened(channel, path)
 
     def _reset(self, stream_id: int, code: int, *, by_peer: bool, message: str) -> None:
         call = self.calls.pop(stream_id, None)
@@ -448,6 +456,8 @@ class H2Protocol(asyncio.Protocol):
         Raises:
             ConnectionFault: the connection takes no new streams.
         """
+        if self.core.peer_initial_window < tunnel_stream.LEAST_WINDOW:
+            raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "the peer's windows are too small")
         channel = Channel(self, self.core.open_stream(block))
         self.calls[channel.id] = channel
         self.core.let_grow(channel.id, self.window_pool)

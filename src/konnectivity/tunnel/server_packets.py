@@ -295,4 +295,4 @@ class PacketBackend:
         for tunnel in tunnels.values():
             tunnel.ended(Reason.AGENT_LOST, "")
             if tunnel.way is not None:
-                tunnel.way.cut(tunnel)
+                tunnel.way.abandon(tunnel)

@@ -22,12 +22,13 @@ _CODES: Final = {
     Reason.OVERFLOW: tunnel_stream.TOO_SLOW,
     Reason.SHUTDOWN: tunnel_stream.STOPPING,
 }
-# What the agent's RST_STREAM says: the reason, and words for the frontend.
+# What the agent's RST_STREAM says: the reason, and words for the frontend. They are few, because
+# upstream's client makes an error of any (W12).
 _ENDS: Final = {
     tunnel_stream.DONE: (Reason.ENDPOINT_CLOSE, ""),
-    tunnel_stream.BROKEN: (Reason.ENDPOINT_RESET, "the connection to the endpoint broke"),
+    tunnel_stream.BROKEN: (Reason.ENDPOINT_RESET, ""),
     tunnel_stream.TOO_SLOW: (Reason.OVERFLOW, "endpoint reads too slowly"),
-    tunnel_stream.STOPPING: (Reason.SHUTDOWN, "the agent is stopping"),
+    tunnel_stream.STOPPING: (Reason.SHUTDOWN, ""),
 }
 
 
@@ -162,5 +163,5 @@ class ServerStream:
         tunnel = self._tunnel
         self._forget()
         if tunnel is not None:
-            reason, error = _ENDS.get(code, (Reason.AGENT_LOST, text))
+            reason, error = _ENDS.get(code, (Reason.AGENT_LOST, ""))
             tunnel.ended(reason, error)
