@@ -224,7 +224,7 @@ async def count_then_answer(reader: asyncio.StreamReader, writer: asyncio.Stream
     await writer.drain()
 
 
-async def test_w2_a_frontend_that_shuts_its_write_side_still_gets_the_answer(
+async def test_w02_a_frontend_that_shuts_its_write_side_still_gets_the_answer(
     pair: Pair, carrier: str, http_connect: ConnectClient, start_endpoint: StartEndpoint
 ) -> None:
     tunnel = await http_connect.dial((await start_endpoint(count_then_answer)).address)
@@ -235,7 +235,7 @@ async def test_w2_a_frontend_that_shuts_its_write_side_still_gets_the_answer(
     assert pair.server.exchange.counters.tunnels_ended.total() == 1
 
 
-async def test_w2_an_endpoint_that_shuts_its_write_side_still_gets_what_follows(
+async def test_w02_an_endpoint_that_shuts_its_write_side_still_gets_what_follows(
     pair: Pair, carrier: str, http_connect: ConnectClient, start_endpoint: StartEndpoint
 ) -> None:
     endpoint = await start_endpoint()

@@ -28,6 +28,7 @@ def record(name: str = "a") -> PeerRecord:
         software="",
         version="1",
         credit=True,
+        streams=True,
         certificate=None,
         measure=lambda: None,
     )

@@ -174,7 +174,7 @@ def test_our_request_arrives_and_its_answer_comes_back() -> None:
     assert talk.heard == [
         our.HeadersReceived(1, RESPONSE, True, False),
         our.HeadersReceived(1, TRAILERS, False, True),
-        our.StreamEnded(1),
+        our.StreamEnded(1, closed=True),
     ]
     assert talk.content == {1: b"answer"}
     assert talk.ours.streams == {}

@@ -45,8 +45,6 @@ PROBE: Final = b"konnect\1"
 """What our two kinds of PING carry: the one asks for life, the other measures a round trip."""
 MEASURE_AGAIN: Final = 60.0
 """Seconds between pings for the status alone; servers allow one each 30 s (`wire/keepalive.py`)."""
-LARGEST_TUNNEL_WINDOW: Final = 1 << 20
-"""Bytes up to which the window of one tunnel grows, and so what a reader that stalls can cost."""
 FLUSH_LIMIT: Final = 256 << 10
 """Bytes written in one go; then the other sockets of the process have their turn."""
 
@@ -97,7 +95,7 @@ class H2Settings:
         self.options = options or H2Options()
         self.handshakes = Deadlines(self.options.handshake)
         self.silences = Deadlines(self.options.keepalive)
-        self.window_pool = WindowPool(self.options.pooled_windows, largest=LARGEST_TUNNEL_WINDOW)
+        self.window_pool = WindowPool(self.options.pooled_windows)
 
 
 class Owner(Protocol):

@@ -27,6 +27,8 @@ FULL = 128 << 10
 """Backlog of one stream, in bytes, at which `send_data` asks its caller to pause."""
 ROOMY = 32 << 10
 """Backlog at which that caller may go on."""
+LARGEST_TUNNEL = 1 << 20
+"""Bytes of the largest window of a tunnel's stream, and so what a reader that stalls can cost."""
 SMALL = 2 << 10
 """Streams with no more than this to send go before all others: a keystroke does not wait."""
 QUANTUM = 128 << 10
@@ -42,6 +44,8 @@ class Connection:
         self.streams: dict[int, Stream] = {}
         self.max_streams = self.limits.max_streams
         """Streams that the peer may have open (server role); `allow_streams` changes it."""
+        self.largest_tunnel = LARGEST_TUNNEL
+        """Bytes up to which the window of a tunnel's stream grows; more for a distant peer."""
         self.now = 0.0
         """When the peer was last heard, on the caller's clock."""
         self.closed = False
@@ -106,7 +110,7 @@ class Connection:
             increment = window.consume(size)
             if increment:
                 if type(window) is GrowingWindow:
-                    increment += window.grow(self.now)
+                    increment += window.grow(self.now, largest=self.largest_tunnel)
                 self.queue(frames.window_update_frame(stream_id, increment))
 
     def widen(self, increment: int) -> None:
@@ -115,6 +119,7 @@ class Connection:
         Streams of tunnels have windows that grow by themselves.
         """
         self.receive_window.widen(increment)
+        self.largest_tunnel = max(self.largest_tunnel, self.receive_window.size)
         self.queue(frames.window_update_frame(0, increment))
         for stream in self.streams.values():
             if type(stream.receive_window) is not GrowingWindow:

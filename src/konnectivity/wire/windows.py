@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-FAST: Final = 0.1
-"""Seconds within which half a window is consumed to call its reader fast."""
+FAST: Final = 1.0
+"""Seconds within which half a window is consumed to call its reader fast: longer than any round
+trip, and so short that a window holds no more than two seconds of what it is for."""
 
 
 class ReceiveWindow:
@@ -50,12 +51,10 @@ class ReceiveWindow:
 class WindowPool:
     """What all tunnels of a process may have beyond their first windows, in bytes."""
 
-    __slots__ = ("free", "largest")
+    __slots__ = ("free",)
 
-    def __init__(self, free: int, *, largest: int) -> None:
+    def __init__(self, free: int) -> None:
         self.free = free
-        self.largest = largest
-        """Bytes of the largest window of one tunnel."""
 
 
 class GrowingWindow(ReceiveWindow):
@@ -69,10 +68,10 @@ class GrowingWindow(ReceiveWindow):
         self._grown = 0
         self._half_at = float("-inf")
 
-    def grow(self, now: float) -> int:
-        """Half of it was consumed: by how much to widen it; 0: not at all."""
+    def grow(self, now: float, *, largest: int) -> int:
+        """Half of it was consumed: by how much it grew, to be announced; 0: not at all."""
         before, self._half_at = self._half_at, now
-        increment = min(self.size, self._pool.largest - self.size)
+        increment = min(self.size, largest - self.size)
         if now - before > FAST or increment <= 0 or increment > self._pool.free:
             return 0
         self._pool.free -= increment
