@@ -211,7 +211,9 @@ def start_pair(start_server: StartServer, start_agent: StartAgent, carrier: str)
     async def start(
         *, server: dict[str, Any] | None = None, agent: dict[str, Any] | None = None
     ) -> Pair:
-        made = Pair(await start_server(**server or {}), await start_agent(**streams | (agent or {})))
+        made = Pair(
+            await start_server(**server or {}), await start_agent(**streams | (agent or {}))
+        )
         await until(lambda: len(made.server.exchange.backends))
         return made
 
