@@ -120,6 +120,22 @@ ROWS = (
             _latency("echo 64 B, 64 tunnels,", "p99", is_goal=False),
         ),
     ),
+    Row(
+        "echo-199",
+        ("--echoes=199",),
+        (
+            _latency("echo 64 B, 199 tunnels,", "p50", is_goal=False),
+            _latency("echo 64 B, 199 tunnels,", "p99", is_goal=False),
+        ),
+    ),
+    Row(
+        "stalled-199",
+        ("--stalls=1", "--echoes=199"),
+        (
+            _latency("the same beside a stalled reader,", "p50", is_goal=False),
+            _latency("the same beside a stalled reader,", "p99", is_goal=False),
+        ),
+    ),
     Row("dial-1", ("--dialers=1",), (Figure("dial+close, sequential", "/s", _rate("dials")),)),
     Row("dial-32", ("--dialers=32",), (Figure("dial+close, 32 parallel", "/s", _rate("dials")),)),
     Row(

@@ -120,7 +120,7 @@ static void measure(void) {
     frontend.report->download_bytes = downloaded() - down;
     frontend.report->upload_bytes = endpoint_counts().sunk - up;
     for (unsigned i = 0; i < tunnel_count; i++)
-        fault_if(tunnels[i].role != DIAL && tunnels[i].state == OPEN &&
+        fault_if(tunnels[i].role != DIAL && tunnels[i].role != STALL && tunnels[i].state == OPEN &&
                      tunnels[i].sent + tunnels[i].received == tunnels[i].marked,
                  "a tunnel (%c) moved no byte while it was measured", (char)tunnels[i].role);
 }
@@ -159,8 +159,9 @@ void frontend_run(const struct options *o, uint16_t endpoint_port, struct report
                        : strcmp(o->mode, "http-connect") == 0 ? &connect_carrier
                                                               : &raw_carrier;
     snprintf(frontend.endpoint, sizeof frontend.endpoint, "127.0.0.1:%u", endpoint_port);
-    tunnels = calloc(o->downloads + o->uploads + o->echoes + o->idles + o->dialers,
+    tunnels = calloc(o->downloads + o->uploads + o->echoes + o->idles + o->stalls + o->dialers,
                      sizeof *tunnels);
+    add(STALL, o->stalls);
     add(DOWNLOAD, o->downloads);
     add(UPLOAD, o->uploads);
     add(ECHO, o->echoes);

@@ -13,13 +13,14 @@
 
 enum { CHUNK_MAX = 65536, READ_SIZE = 65536 };
 
-/* The first byte of a tunnel tells the endpoint what to be; a dialled tunnel sends none. */
-enum role { DOWNLOAD = 'D', UPLOAD = 'U', ECHO = 'E', IDLE = 'I', DIAL = '-' };
+/* The first byte of a tunnel tells the endpoint what to be; a dialled tunnel sends none. A stalled
+ * one is a download that the frontend does not read until all is over. */
+enum role { DOWNLOAD = 'D', UPLOAD = 'U', ECHO = 'E', IDLE = 'I', STALL = 'S', DIAL = '-' };
 
 struct options {
     const char *mode;       /* direct, http-connect or grpc */
     const char *uds;        /* path of the frontend socket; unused by direct */
-    unsigned downloads, uploads, echoes, idles, dialers;
+    unsigned downloads, uploads, echoes, idles, stalls, dialers;
     size_t chunk;           /* bytes of one bulk write, on either end */
     size_t echo_size;       /* bytes of one echo */
     double warmup, seconds; /* before, and during the measurement */

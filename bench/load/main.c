@@ -12,7 +12,7 @@
 
 static const char usage[] =
     "usage: load --mode=direct|http-connect|grpc [--uds=PATH] [--downloads=N] [--uploads=N]\n"
-    "            [--echoes=N] [--idles=N] [--dialers=N] [--chunk=BYTES] [--echo-size=BYTES]\n"
+    "            [--echoes=N] [--idles=N] [--stalls=N] [--dialers=N] [--chunk=BYTES] [--echo-size=BYTES]\n"
     "            [--warmup=SECONDS] [--seconds=SECONDS]\n";
 
 static void refuse(const char *what) {
@@ -41,7 +41,8 @@ static struct options read_options(int argc, char **argv) {
         {"mode", 1, 0, 'm'},    {"uds", 1, 0, 'p'},     {"downloads", 1, 0, 'd'},
         {"uploads", 1, 0, 'u'}, {"echoes", 1, 0, 'e'},  {"idles", 1, 0, 'i'},
         {"dialers", 1, 0, 'l'}, {"chunk", 1, 0, 'c'},   {"echo-size", 1, 0, 'z'},
-        {"warmup", 1, 0, 'w'},  {"seconds", 1, 0, 's'}, {0}};
+        {"warmup", 1, 0, 'w'},  {"seconds", 1, 0, 's'}, {"stalls", 1, 0, 't'},
+        {0}};
     struct options o = {.mode = "", .uds = "", .chunk = 32768, .echo_size = 64, .warmup = 0.5,
                         .seconds = 2};
     for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
@@ -52,6 +53,7 @@ static struct options read_options(int argc, char **argv) {
         case 'u': o.uploads = count_of(optarg, 0, 1000); break;
         case 'e': o.echoes = count_of(optarg, 0, 10000); break;
         case 'i': o.idles = count_of(optarg, 0, 10000); break;
+        case 't': o.stalls = count_of(optarg, 0, 1000); break;
         case 'l': o.dialers = count_of(optarg, 0, 1000); break;
         case 'c': o.chunk = count_of(optarg, 1, CHUNK_MAX); break;
         case 'z': o.echo_size = count_of(optarg, 1, 4096); break;
@@ -65,7 +67,7 @@ static struct options read_options(int argc, char **argv) {
         refuse("--mode must be direct, http-connect or grpc");
     if (!direct && (*o.uds == 0 || strlen(o.uds) >= sizeof((struct sockaddr_un *)0)->sun_path))
         refuse("--uds must name the frontend socket, with fewer than 108 bytes");
-    if (o.downloads + o.uploads + o.echoes + o.idles + o.dialers == 0)
+    if (o.downloads + o.uploads + o.echoes + o.idles + o.stalls + o.dialers == 0)
         refuse("there is nothing to do");
     return o;
 }

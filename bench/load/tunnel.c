@@ -51,6 +51,8 @@ void tunnel_closed(struct tunnel *t) {
     }
 }
 
+static void watch(struct tunnel *t);
+
 static bool can_upload(const struct tunnel *t) {
     return t->role == UPLOAD && t->state == OPEN && !frontend.stopping && frontend.carrier->room(t);
 }
@@ -67,6 +69,8 @@ void tunnel_echo(struct tunnel *t) {
 void tunnel_close(struct tunnel *t) {
     t->state = CLOSING;
     frontend.carrier->close(t);
+    if (t->role == STALL && t->state != CLOSED)
+        watch(t);
 }
 
 void tunnel_opened(struct tunnel *t) {
@@ -75,7 +79,8 @@ void tunnel_opened(struct tunnel *t) {
     frontend.report->opened++;
     if (t->role == DIAL)
         tunnel_close(t);
-    else if (frontend.carrier->send(t, (uint8_t[]){(uint8_t)t->role}, 1) != 1)
+    else if (frontend.carrier->send(
+                 t, (uint8_t[]){(uint8_t)(t->role == STALL ? DOWNLOAD : t->role)}, 1) != 1)
         tunnel_failed(t, "a new tunnel took no byte");
     else if (t->role == ECHO || t->role == IDLE)
         tunnel_echo(t);
@@ -99,7 +104,7 @@ void tunnel_data(struct tunnel *t, const uint8_t *data, size_t size) {
         return;
     }
     t->received += size;
-    if (t->role != DOWNLOAD && t->received > t->sent)
+    if (t->role != DOWNLOAD && t->role != STALL && t->received > t->sent)
         tunnel_failed(t, "more bytes came back than were sent");
     else if (t->role == ECHO || t->role == IDLE)
         take_echo(t);
@@ -129,6 +134,8 @@ static int connect_socket(void) {
 static void watch(struct tunnel *t) {
     bool wants_write = frontend.carrier->unsent(t) || can_upload(t);
     uint32_t interest = EPOLLIN | (wants_write ? (uint32_t)EPOLLOUT : 0);
+    if (t->role == STALL && t->state == OPEN)
+        interest &= ~(uint32_t)EPOLLIN;
     if (interest != t->interest)
         epoll_ctl(frontend.poller, EPOLL_CTL_MOD, t->fd,
                   &(struct epoll_event){.events = interest, .data.ptr = t});
