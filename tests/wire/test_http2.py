@@ -21,8 +21,9 @@ from konnectivity.errors import ConnectionFault, StreamFault
 from konnectivity.wire import frames
 from konnectivity.wire.blocks import GRPC_RESPONSE
 from konnectivity.wire.events import HeadersReceived, StreamReset
-from konnectivity.wire.http2 import FULL, QUANTUM, ROOMY, SMALL, Connection
+from konnectivity.wire.http2 import Connection
 from konnectivity.wire.limits import Http2Limits
+from konnectivity.wire.sending import FULL, QUANTUM, ROOMY, SMALL
 
 # What we say first
 

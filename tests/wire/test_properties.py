@@ -27,8 +27,9 @@ from konnectivity.wire.events import (
     StreamEnded,
     StreamReset,
 )
-from konnectivity.wire.http2 import FULL, Connection
+from konnectivity.wire.http2 import Connection
 from konnectivity.wire.limits import Http2Limits
+from konnectivity.wire.sending import FULL
 
 # Any split
 

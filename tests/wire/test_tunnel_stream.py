@@ -11,8 +11,9 @@ from tests.wire.peer import REQUEST, Peer, content, wide
 from konnectivity.errors import StreamFault
 from konnectivity.wire import frames, tunnel_stream
 from konnectivity.wire.events import DataReceived, HeadersReceived, StreamReset
-from konnectivity.wire.http2 import QUANTUM, Connection
+from konnectivity.wire.http2 import Connection
 from konnectivity.wire.limits import Http2Limits
+from konnectivity.wire.sending import QUANTUM
 from konnectivity.wire.windows import FAST, GrowingWindow, WindowPool
 
 DIALS = st.integers(-(2**63), 2**63 - 1)
