@@ -97,7 +97,7 @@ class Channel:
         h2 = self._h2
         self.abort(tunnel_stream.UNWANTED)
         if not h2.core.resets.take(h2.core.now):
-            h2.give_up("too many streams for dials that nobody waits for")
+            h2.give_up("too many streams for dials that nobody made")
 
     def consume(self, size: int) -> None:
         """`size` received bytes are dealt with: the peer may send as many more."""

@@ -432,6 +432,8 @@ class H2Protocol(asyncio.Protocol):
 
     def give_up(self, cause: str) -> None:
         """Drop a connection whose peer misbehaves."""
+        if self.transport is None or self.transport.is_closing():
+            return  # of all that it did wrong, the first is told
         log.warning("HTTP/2 fault peer=%s cause=%s", self.peer, cause)
         self._cause = self._cause or cause
         self.abort()

@@ -175,11 +175,14 @@ class AgentStream:
         if names is None or self._streams is None:
             self._call.give_up(f"a stream with the path {path[:64]!r}, which names no dial")
             return
+        asked = self._streams.was_asked(names[0])
         channel.handler = self._streams.opened(channel, *names)
-        if channel.handler is None:
-            channel.refuse()
-        else:
+        if channel.handler is not None:
             channel.expect()
+        elif asked:
+            channel.abort(tunnel_stream.DONE)
+        else:
+            channel.refuse()
 
     # CallHandler (net/grpc.py)
 

@@ -23,6 +23,9 @@ from konnectivity.wire.packet import Packet
 LEAVING: Final = 4096
 """Closed tunnels whose CLOSE_RSP is awaited; beyond, the agent is taken not to answer."""
 
+GIVEN_UP: Final = 4096
+"""Given up dials that are remembered, so that a late answer to one is not taken for misuse."""
+
 BUSY: Final = (
     "too many dials pending",
     "limit of tunnels",
@@ -66,6 +69,8 @@ class PacketBackend:
         self.pending: dict[int, ServerTunnel] = {}
         self.tunnels: dict[int, ServerTunnel] = {}
         """Open ones and those whose end is under way, by connectID."""
+        self.given_up: dict[int, None] = {}
+        """Dials that nobody waits for any more, and that may still be answered, oldest first."""
         self.received = packet.counts()
         """Packets received, by type."""
         self.unrecognized = 0
@@ -133,6 +138,9 @@ class PacketBackend:
         """Forget a dial and tell the agent (W23); a late success is answered with CLOSE_REQ."""
         if self.pending.get(tunnel.random) is tunnel:
             del self.pending[tunnel.random]
+            self.given_up[tunnel.random] = None
+            if len(self.given_up) > GIVEN_UP:
+                del self.given_up[next(iter(self.given_up))]
             self.outbox.control(Packet(packet.DIAL_CLS, random=tunnel.random))
 
     # Way (carrier.py)

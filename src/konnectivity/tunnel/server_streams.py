@@ -40,9 +40,14 @@ class ServerStreams:
         self._limits = limits
         self._budget = budget
 
+    def was_asked(self, dial_id: int) -> bool:
+        """Whether there is such a dial, or was one that was given up."""
+        return dial_id in self._backend.pending or dial_id in self._backend.given_up
+
     def opened(self, channel: Channel, dial_id: int, connect_id: int) -> ServerStream | None:
         """The agent reached an endpoint; None: nobody waits for it, the channel is not wanted."""
         backend = self._backend
+        backend.given_up.pop(dial_id, None)
         tunnel = backend.pending.pop(dial_id, None)
         if tunnel is None or tunnel.frontend is None:
             backend.unrecognized += 1
