@@ -12,6 +12,7 @@ from h2.events import ResponseReceived
 from tests.e2e.conftest import (
     MODES,
     ConnectAgent,
+    ConnectGrpc,
     Log,
     OpenTunnel,
     Pair,
@@ -214,16 +215,16 @@ async def test_a_stream_for_a_dial_that_nobody_made_is_reset_and_many_are_a_floo
 
 
 async def test_streams_for_dials_that_were_given_up_are_no_misuse(
-    bystander: Server, connect_streaming: ConnectStreaming, open_tunnel: OpenTunnel
+    bystander: Server, connect_streaming: ConnectStreaming, connect_grpc: ConnectGrpc
 ) -> None:
     agent = await connect_streaming()
+    client = await connect_grpc()
     gone = []
     for _ in range(250):
-        task = asyncio.create_task(open_tunnel("http-connect", "endpoint:1"))
+        stream = client.proxy()
+        await stream.begin_dial("endpoint:1")
         gone.append((await agent.dialed()).random)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await stream.leave()
     await until(lambda: not bystander.exchange.counters.pending_dials)
     for number, dial in enumerate(gone):
         assert await agent.reset(agent.open(dial, number + 1)) == frames.NO_ERROR

@@ -142,14 +142,15 @@ class StreamAgent:
         return arrived
 
     async def dialed(self) -> Any:
-        """The next packet of the server, a DIAL_REQ."""
-        while len(self._packets) < 5 or len(self._packets) < self._length:
-            self._packets += (await self.expect(DataReceived, self._call)).data or b""
-        end = self._length
-        message, self._packets = self._packets[5:end], self._packets[end:]
-        packet = schema.Packet.FromString(message)
-        assert packet.type == schema.DIAL_REQ
-        return packet.dialRequest
+        """The next dial of the server; packets of other kinds are skipped."""
+        while True:
+            while len(self._packets) < 5 or len(self._packets) < self._length:
+                self._packets += (await self.expect(DataReceived, self._call)).data or b""
+            end = self._length
+            message, self._packets = self._packets[5:end], self._packets[end:]
+            packet = schema.Packet.FromString(message)
+            if packet.type == schema.DIAL_REQ:
+                return packet.dialRequest
 
     @property
     def _length(self) -> int:
