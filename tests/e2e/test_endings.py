@@ -24,7 +24,7 @@ from tests.e2e.conftest import (
     until,
 )
 from tests.peers import schema
-from tests.peers.endpoint import Endpoint, pour
+from tests.peers.endpoint import Endpoint, count_then_answer, pour
 from tests.peers.frontend import ConnectClient, ConnectTunnel, GrpcTunnel, Tunnel, ping, read_all
 
 
@@ -216,12 +216,6 @@ async def test_dials_and_closes_in_a_crowd_leave_every_other_tunnel_alone(
 
 
 # Half-close (W2): on streams, with a client whose two directions can end one by one
-
-
-async def count_then_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """As `wc -c` behind a socket: the answer follows the end of the question."""
-    writer.write(b"%d" % len(await reader.read()))
-    await writer.drain()
 
 
 async def test_w02_a_frontend_that_shuts_its_write_side_still_gets_the_answer(

@@ -23,7 +23,7 @@ from tests.e2e.conftest import (
 )
 from tests.net.authority import Authority, Identity
 from tests.peers import schema
-from tests.peers.endpoint import Endpoint
+from tests.peers.endpoint import Endpoint, count_then_answer, pour
 from tests.peers.frontend import ConnectClient, Tunnel, ping, read_all
 from tests.peers.stream_agent import StreamAgent
 
@@ -318,6 +318,33 @@ async def test_streams_before_the_connect_call_are_not_for_tunnels(
 
 
 # The agent's side of it
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_tunnels_of_all_kinds_leave_nothing_behind_on_their_connection(
+    mode: str, pair: Pair, open_tunnel: OpenTunnel, start_endpoint: StartEndpoint, echoing: Endpoint
+) -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.transport.abort()
+
+    addresses = [
+        (await start_endpoint(talk)).address for talk in (pour, reset, count_then_answer)
+    ] + [echoing.address]
+    for address in addresses * 5:
+        tunnel = await open_tunnel(mode, address)
+        await tunnel.write(bytes(100_000))
+        if address == addresses[0]:
+            await tunnel.read()
+        await tunnel.close()
+    await until(lambda: not pair.agent.connections.tunnels)
+    await until(lambda: not pair.server.exchange.counters.established)
+    (ours,) = (link._h2 for link in pair.agent.connections.links)
+    (theirs,) = pair.server._agents._connections
+    for h2 in (ours, theirs):
+        assert h2 is not None
+        await until(lambda h2=h2: len(h2.core.streams) == len(h2.calls) == 1)
+        assert h2.window_pool.free == h2.options.pooled_windows
 
 
 async def test_tunnels_end_when_their_agent_is_not_trusted_any_more(

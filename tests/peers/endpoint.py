@@ -130,6 +130,12 @@ def say(content: bytes, *, stay: bool = True) -> Talk:
     return talk
 
 
+async def count_then_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As `wc -c` behind a socket: the answer follows the end of the question."""
+    writer.write(b"%d" % len(await reader.read()))
+    await writer.drain()
+
+
 async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Send without end."""
     block = bytes(1 << 16)

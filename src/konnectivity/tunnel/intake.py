@@ -15,6 +15,9 @@ from konnectivity.tunnel.budget import Budget, TunnelLimits
 
 STREAM_GRANT: Final = 8 << 10
 """Bytes from which on a stream hears what its reader took; a first window is eight times that."""
+WORTH_A_VIEW: Final = 16 << 10
+"""Bytes from which on a view is passed on as it is: it keeps all that was read together with it,
+up to 256 KiB, for as long as the sink keeps the view."""
 
 
 class Sink(Protocol):
@@ -99,6 +102,8 @@ class Intake:
         """
         sink, size = self.sink, len(data)
         self.bytes += size
+        if size < WORTH_A_VIEW:
+            data = bytes(data)
         sink.write(data)
         if sink.slow:
             self._owed += size
