@@ -18,7 +18,6 @@ from hpack.exceptions import HPACKError, OversizedHeaderListError
 from konnectivity.errors import ConnectionFault
 from konnectivity.wire import frames
 from konnectivity.wire.events import Headers
-from konnectivity.wire.tunnel_stream import plain_fields
 
 GRPC_RESPONSE: Final = b"\x88\x0f\x10\x10application/grpc"
 """`:status 200` and `content-type: application/grpc`, by static indices and without entering the
@@ -55,9 +54,6 @@ class BlockDecoder:
         Raises:
             ConnectionFault: it does not decode, or is a bomb.
         """
-        plain = plain_fields(block)
-        if plain is not None:
-            return plain
         if self._decoder is None:
             key = (block, self._max_list)
             known = None if self._first else _known.get(key)

@@ -15,7 +15,6 @@ from konnectivity.wire.events import (
     DataReceived,
     Event,
     GoAwayReceived,
-    Headers,
     HeadersReceived,
     PingAcknowledged,
     PingReceived,
@@ -27,6 +26,7 @@ from konnectivity.wire.fields import check_fields
 from konnectivity.wire.framing import FrameReader
 from konnectivity.wire.limits import Bucket
 from konnectivity.wire.stream import Stream
+from konnectivity.wire.tunnel_stream import plain_fields
 
 if TYPE_CHECKING:
     from konnectivity.wire.http2 import Connection
@@ -182,7 +182,7 @@ class Receiver(FrameReader):
             payload = payload[5:]
         self._block_ends_stream = bool(flags & frames.END_STREAM)
         if flags & frames.END_HEADERS and len(payload) <= self._limits.max_header_list:
-            self._end_block(stream_id, self._blocks.decode(bytes(payload)))
+            self._end_block(stream_id, bytes(payload))
             return
         self._block_stream = stream_id
         self._continuations = 0
@@ -204,10 +204,12 @@ class Receiver(FrameReader):
         if flags & frames.END_HEADERS:
             stream_id, self._block_stream = self._block_stream, 0
             block, self._block = bytes(self._block), bytearray()
-            self._end_block(stream_id, self._blocks.decode(block))
+            self._end_block(stream_id, block)
 
-    def _end_block(self, stream_id: int, headers: Headers) -> None:
+    def _end_block(self, stream_id: int, block: bytes) -> None:
         connection = self._connection
+        plain = plain_fields(block)
+        headers = self._blocks.decode(block) if plain is None else plain
         ends = self._block_ends_stream
         stream = connection.streams.get(stream_id)
         if stream is None:
@@ -220,7 +222,8 @@ class Receiver(FrameReader):
         if stream.remote_closed:
             raise StreamFault(stream_id, frames.STREAM_CLOSED, "HEADERS after END_STREAM")
         first = not stream.headers_received
-        check_fields(stream_id, headers, request=not connection.client, first=first)
+        if plain is None or not first or (len(plain) == 1) is not connection.client:
+            check_fields(stream_id, headers, request=not connection.client, first=first)
         if not first and not ends:
             raise StreamFault(stream_id, frames.PROTOCOL_ERROR, "trailers without END_STREAM")
         if first and connection.client and headers[0][1].startswith("1"):

@@ -6,6 +6,7 @@ tunnel's bytes and nothing else (docs/stream-carrier.md).
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from konnectivity.wire import frames
@@ -24,7 +25,7 @@ RESPONSE: Final = b"\x88"
 """The whole header block of the answer: `:status` 200."""
 _LONGEST: Final = 0x7E
 """Bytes of a path whose length fits into one byte of HPACK (RFC 7541, 5.1)."""
-_NUMBER_LIMIT: Final = 20
+_NAMES: Final = re.compile(rf"{re.escape(PATH)}(-?[0-9]{{1,19}})/([0-9]{{1,19}})")
 
 # What RST_STREAM says of the reason.
 DONE: Final = frames.NO_ERROR
@@ -46,7 +47,7 @@ def request_block(dial_id: int, connect_id: int) -> bytes:
 
 
 def plain_fields(block: bytes) -> Headers | None:
-    """What one of the two blocks above stands for; None: it is another one.
+    """What one of the two blocks above stands for, well-formed; None: it is another one.
 
     Neither touches HPACK's table, so neither needs a decoder.
     """
@@ -55,17 +56,13 @@ def plain_fields(block: bytes) -> Headers | None:
     size = len(block) - 4
     if size < 0 or size > _LONGEST or block[3] != size or not block.startswith(REQUEST_HEAD):
         return None
-    return [(":method", "POST"), (":scheme", "https"), (":path", block[4:].decode("latin-1"))]
+    path = block[4:].decode("latin-1")
+    if _NAMES.fullmatch(path) is None:
+        return None
+    return [(":method", "POST"), (":scheme", "https"), (":path", path)]
 
 
 def parse_path(path: str) -> tuple[int, int] | None:
     """The dial's id and the connectID that a path names; None: neither is in it."""
-    dial_id, _, connect_id = path.removeprefix(PATH).partition("/")
-    digits = dial_id.removeprefix("-")
-    if not (_is_number(digits) and _is_number(connect_id)):
-        return None
-    return int(dial_id), int(connect_id)
-
-
-def _is_number(text: str) -> bool:
-    return len(text) < _NUMBER_LIMIT and text.isascii() and text.isdigit()
+    names = _NAMES.fullmatch(path)
+    return None if names is None else (int(names[1]), int(names[2]))
