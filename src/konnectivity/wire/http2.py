@@ -116,7 +116,7 @@ class Connection(Sender):
         self.max_streams = most
         self.queue(frames.settings_frame({frames.MAX_CONCURRENT_STREAMS: most}))
 
-    # Sending
+    # Opening, and the whole connection
 
     def open_stream(self, headers: Headers | bytes, *, end_stream: bool = False) -> int:
         """Start a request (client role) and return its stream id; bytes are for `send_block`.
