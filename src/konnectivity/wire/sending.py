@@ -255,8 +255,9 @@ class Sender:
 
         About `limit` bytes at most; the rest stays queued. Empty when nothing may be sent.
         """
-        out: list[bytes | memoryview] = list(self._control)
-        self._control.clear()
+        if not (self._control or self._ready or self._urgent):
+            return b""
+        out, self._control = self._control, []
         room = limit - self._framed
         self.control_backlog = self._framed = 0
         if self.closed:
