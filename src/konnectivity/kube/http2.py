@@ -18,7 +18,7 @@ from typing import Final
 
 import httpx2
 
-from konnectivity.errors import ConnectionFault, LinkError, RpcError
+from konnectivity.errors import ConnectionFault, LinkError
 from konnectivity.net.connect import connect_server
 from konnectivity.net.h2 import H2Options, H2Protocol, H2Settings
 from konnectivity.net.handshake import explain
@@ -229,11 +229,14 @@ class Exchange(httpx2.AsyncByteStream):
     def writable(self) -> None:
         """Requests are sent whole; nobody waits for that."""
 
-    def stream_ended(self, error: RpcError | None) -> None:
-        """The stream was reset, or the connection ended."""
+    def was_reset(self, code: int, text: str) -> None:
+        """The stream was reset by either side."""
+        self.lost(text)
+
+    def lost(self, cause: str) -> None:
+        """The connection is gone."""
         if not self._ended:
-            text = error.message if error is not None else "the answer ended early"
-            self._error = httpx2.RemoteProtocolError(text, request=self._request)
+            self._error = httpx2.RemoteProtocolError(cause, request=self._request)
         self._over()
 
     def _over(self) -> None:

@@ -67,10 +67,7 @@ class H2Options:
 
 
 class StreamHandler(Protocol):
-    """Who one stream belongs to: a `Call`, or what speaks something else than gRPC."""
-
-    headers: Headers
-    """The request's head."""
+    """Who one stream belongs to: a `Call`, a `Channel`, or what speaks something else."""
 
     def headers_received(self, event: events.HeadersReceived) -> None:
         """The head of the answer, or trailers."""
@@ -84,8 +81,11 @@ class StreamHandler(Protocol):
     def writable(self) -> None:
         """The connection took what was queued."""
 
-    def stream_ended(self, error: RpcError | None) -> None:
-        """The stream was reset, or the connection ended."""
+    def was_reset(self, code: int, text: str) -> None:
+        """The stream was reset, by either side."""
+
+    def lost(self, cause: str) -> None:
+        """The connection is gone."""
 
 
 class H2Settings:
