@@ -289,7 +289,7 @@ async def test_of_a_names_addresses_those_without_a_connection_come_first() -> N
         ]
         reached = []
         for taken in ((), ("127.0.0.1",), ("127.0.0.1", "127.0.0.2")):
-            target = Targets("servers.test", port, resolve=resolve).balanced(taken)
+            target = Targets("servers.test", port, resolve=resolve).balanced(avoid=taken)
             with await connect_server(target.host, target.port, resolve=target.resolve) as sock:
                 reached.append(sock.getpeername()[0])
         for other in others:

@@ -22,12 +22,19 @@ class Agent:
     """One stream of an agent. `silence` is the test's to set; a probe begins one."""
 
     def __init__(
-        self, agent_id: str, identifiers: str = "", *, draining: bool = False, load: int = 0
+        self,
+        agent_id: str,
+        identifiers: str = "",
+        *,
+        draining: bool = False,
+        load: int = 0,
+        parallel: int = 1,
     ) -> None:
         self.agent_id = agent_id
         self.identifiers = Identifiers.parse(identifiers)
         self.draining = draining
         self.load = load
+        self.parallel = parallel
         self.silence: float | None = None
 
     def probe(self) -> None:
@@ -331,6 +338,64 @@ def test_w54_an_agent_with_one_stream_is_not_asked() -> None:
     table = Table(agent, Agent("b"))
     assert agent.silence is None
     assert len(table) == 2
+
+
+def parallels(agent_id: str, *loads: int, identifiers: str = "") -> list[Agent]:
+    """The streams of one agent that wants as many."""
+    return [Agent(agent_id, identifiers, load=load, parallel=len(loads)) for load in loads]
+
+
+@pytest.mark.parametrize("selection", [RANDOM, LEAST_LOADED])
+@pytest.mark.parametrize("order", ["default", "destHost", "destCIDR"])
+def test_of_an_agents_parallel_streams_the_least_loaded_gets_the_dial(
+    order: str, selection: str
+) -> None:
+    streams = parallels("a", 2, 0, 1, identifiers="ipv4=10.0.0.1&cidr=10.0.0.0/8")
+    table = Table(*streams, order=order, selection=selection)
+    for _ in range(9):
+        chosen = table.choose("10.0.0.1:1")
+        assert isinstance(chosen, Agent)
+        chosen.load += 1
+    assert [each.load for each in streams] == [4, 4, 4]
+    assert len(table) == 1
+
+
+def test_parallel_streams_are_no_duplicates_until_there_are_more_than_the_agent_wants() -> None:
+    streams = parallels("a", 0, 0, 0)
+    table = Table(*streams)
+    assert [each.silence for each in streams] == [None] * 3
+    further = Agent("a", parallel=3)
+    table.add(further)  # type: ignore[arg-type]
+    assert [each.silence for each in (*streams, further)] == [0.0] * 4
+    streams[1].silence = None  # it lives
+    assert table.picks() == {streams[1]}
+
+
+def test_an_agent_that_wants_one_stream_again_has_the_old_ones_asked() -> None:
+    streams = [*parallels("a", 0, 0, 0), Agent("a")]
+    Table(*streams)
+    assert [each.silence for each in streams] == [0.0] * 4
+
+
+def test_parallel_streams_that_drain_or_are_excluded_leave_the_dials_to_the_others() -> None:
+    busy, idle, other = streams = parallels("a", 7, 0, 8)
+    idle.draining = True
+    table = Table(*streams)
+    assert table.picks() == {busy}
+    assert table.picks(excluded=[busy]) == {other}
+    table.drop(other)
+    assert table.picks(excluded=[busy]) == {idle}
+
+
+def test_least_loaded_compares_agents_not_streams() -> None:
+    several, one = parallels("a", 3, 3, 3), Agent("b", load=5)
+    assert Table(*several, one, selection=LEAST_LOADED).picks() == {one}
+
+
+def test_agents_get_their_share_however_many_streams_they_have() -> None:
+    table = Table(*parallels("a", 0, 0, 0), Agent("b"))
+    shares = Counter(getattr(table.choose(), "agent_id", "") for _ in range(2000))
+    assert all(850 < shares[agent_id] < 1150 for agent_id in "ab")
 
 
 def test_w53_an_agent_that_owes_an_answer_comes_after_all_others() -> None:

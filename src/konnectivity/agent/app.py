@@ -74,6 +74,7 @@ class Agent:
                 streams=options.tunnel_streams,
                 bare_authority=bool(options.agent_cert),
                 proxy=proxy,
+                connections=options.connections_per_server,
             ),
             SyncOptions(
                 interval=options.sync_interval,

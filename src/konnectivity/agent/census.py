@@ -9,7 +9,7 @@ counts while they are connected, the largest number of all (W59), not the last o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 
@@ -50,20 +50,24 @@ class Census:
         count = max(1, self._leases.count)
         return max(count, self._said) if self._source == "max" else count
 
-    def missing(self, connected: Iterable[Connected]) -> dict[str, str]:
-        """Addresses of servers that we are not connected to, by id.
+    def addresses(self, connected: Iterable[Connected]) -> dict[str, str]:
+        """Addresses of servers of which they are known, by id.
 
         Leases are newer than what servers said when we connected, so they decide if they can.
         """
         known: dict[str, str] = {}
-        connected = list(connected)
         for each in connected:
             known |= each.announced
         if self._leases is not None and (servers := self._leases.servers) is not None:
             known = dict(servers)
+        return {server_id: address for server_id, address in known.items() if address}
+
+    def missing(self, connected: Collection[Connected]) -> dict[str, str]:
+        """The same of those that we are not connected to."""
+        known = self.addresses(connected)
         for each in connected:
             known.pop(each.server_id, None)
-        return {server_id: address for server_id, address in known.items() if address}
+        return known
 
     def is_gone(self, server_id: str) -> bool:
         """Whether leases tell of all servers, and this is none of them."""

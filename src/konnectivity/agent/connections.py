@@ -1,13 +1,14 @@
 """Keeps the agent connected to every server: one attempt at a time, with back-off.
 
 Upstream's rules and constants (`pkg/agent/clientset.go`): until as many distinct servers are
-connected as there are (census.py) the loop tries again each sync interval, and a second connection
-to the same server is closed. A link leaves the table by identity, so a dying connection never
-removes its replacement (W30).
+connected as there are (census.py) the loop tries again each sync interval, and a connection that a
+server has no use for, because there is one already, is closed. A link leaves the table by identity,
+so a dying connection never removes its replacement (W30).
 
 differs: attempts that meet none but known servers are spaced like failures (W58); servers whose
 own address is known are dialled there; a lost link is replaced at once; links to servers that are
-gone are closed when nothing is in them.
+gone are closed when nothing is in them; servers of ours may get several connections each
+(`--connections-per-server`), whose number they grant in their answer (wire/parallel.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -102,9 +103,17 @@ class Connections:
         return [each for each in self.links if not each.going_away and each not in self._leaving]
 
     @property
+    def servers(self) -> dict[str, list[ServerLink]]:
+        """The usable links by the id of their server, oldest first."""
+        found: dict[str, list[ServerLink]] = {}
+        for link in self.usable:
+            found.setdefault(link.server_id, []).append(link)
+        return found
+
+    @property
     def reached(self) -> int:
         """How many servers we are on."""
-        return len(self.usable)
+        return len(self.servers)
 
     @property
     def wanted(self) -> int:
@@ -149,39 +158,67 @@ class Connections:
         """Leave servers that no tunnel of ours is at: those that say they go, those that are gone.
 
         A server that is going waits for us. One that is gone has no lease, while others have;
-        its link is kept as long as the number of links is not above that of servers.
+        its links are kept as long as we are not connected to more servers than there are.
         """
         for link in self.links:
             if link.going_away and not link.tunnels:
                 link.close()
         now = asyncio.get_running_loop().time()
-        gone = {link.server_id for link in self.usable if self.census.is_gone(link.server_id)}
+        servers = self.servers
+        gone = filter(self.census.is_gone, servers)
         self._gone = {server_id: self._gone.get(server_id, now) for server_id in gone}
-        surplus = len(self.usable) - self._wanted
-        for link in self.usable:
-            since = self._gone.get(link.server_id, now)
-            if surplus > 0 and since <= now - self._sync.gone_after and not link.tunnels:
-                log.info("Leaving a server that has no lease", serverID=link.server_id)
-                self._leaving.add(link)
-                link.close()
+        surplus = len(servers) - self._wanted
+        for server_id, links in servers.items():
+            since = self._gone.get(server_id, now)
+            idle = not any(link.tunnels for link in links)
+            if surplus > 0 and since <= now - self._sync.gone_after and idle:
+                log.info("Leaving a server that has no lease", serverID=server_id)
+                self._leaving.update(links)
+                for link in links:
+                    link.close()
                 surplus -= 1
 
-    async def _sync_once(self) -> float:
-        """Make an attempt if a server is missing; the seconds until the next look."""
-        enough = len(self.usable) >= self._wanted
-        if (enough and not self._sync.forever) or await self._connect():
-            self._backoff.reset()
-            return lengthened(self._sync.interval, JITTER)
-        return self._backoff.next()
+    def _lacking(self) -> list[ServerLink]:
+        """A link to each server that wants more of them."""
+        return [links[-1] for links in self.servers.values() if len(links) < links[-1].parallel]
 
-    async def _connect(self) -> bool:
-        """Whether there is a link to one more server now."""
-        target = self._targets.direct(self.census.missing(self.usable))
+    async def _sync_once(self) -> float:
+        """Make an attempt if a link is missing; the seconds until the next look."""
+        made = True
+        if self._sync.forever or len(self.servers) < self._wanted:
+            made = await self._find()
+        if lacking := self._lacking():
+            made = await self._reinforce(random.choice(lacking))  # noqa: S311 - any of them
+        if not made:
+            return self._backoff.next()
+        self._backoff.reset()
+        # Where a server is that wants more, it is known: no reason to wait.
+        return lengthened(self._sync.interval * (JITTER if self._lacking() else 1.0), JITTER)
+
+    async def _find(self) -> bool:
+        """Whether an attempt to find a server that is missing has made a link."""
+        return await self._attempt_at(
+            self.census.missing(self.usable),
+            self._targets.balanced(avoid={each.address for each in self.usable}),
+        )
+
+    async def _reinforce(self, link: ServerLink) -> bool:
+        """Whether an attempt to have one more link beside this one has made one."""
+        own = {
+            server_id: address
+            for server_id, address in self.census.addresses(self.usable).items()
+            if server_id == link.server_id
+        }
+        return await self._attempt_at(own, self._targets.balanced(prefer=link.address))
+
+    async def _attempt_at(self, own: Mapping[str, str], common: Target) -> bool:
+        """Try one of the servers' own addresses, and the common name if that makes no link."""
+        target = self._targets.direct(own)
         if target is not None:
             if await self._attempt(target):
                 return True
             self._targets.set_aside(target)
-        return await self._attempt(self._targets.balanced({each.address for each in self.usable}))
+        return await self._attempt(common)
 
     async def _attempt(self, target: Target) -> bool:
         try:
@@ -197,13 +234,14 @@ class Connections:
             if self.attempts.fail(str(target), stage, text):
                 self.changed()
             return False
-        for known in self.usable:
-            if known.server_id == link.server_id:
-                log.v(4, "Connected to this server already", serverID=link.server_id)
-                known.server_count, known.announced = link.server_count, link.announced
-                self.attempts.met_again += 1
-                link.close()
-                return False
+        known = self.servers.get(link.server_id, [])
+        for each in known:  # the newest word of a server counts
+            each.server_count, each.announced = link.server_count, link.announced
+        if known and len(known) >= link.parallel:
+            log.v(4, "Connected to this server already", serverID=link.server_id)
+            self.attempts.met_again += 1
+            link.close()
+            return False
         self.attempts.succeed(str(target))
         self._add(link)
         return True

@@ -27,7 +27,7 @@ from konnectivity.observe import logs
 from konnectivity.observe.journal import VERSION_KEY, PeerRecord, announced, certificate_of
 from konnectivity.tunnel.agent_packets import EndpointDialer, PacketLink
 from konnectivity.tunnel.budget import Budget, TunnelLimits
-from konnectivity.wire import announcement, grpc, tunnel_stream
+from konnectivity.wire import announcement, grpc, parallel, tunnel_stream
 from konnectivity.wire.events import Headers
 from konnectivity.wire.grpc import Oversized
 from konnectivity.wire.keepalive import ACK_LIMIT
@@ -57,6 +57,8 @@ class LinkOptions:
     """Whether tunnels get streams of their own where the server takes them."""
     bare_authority: bool = False  # of grpc-go with a client certificate; servers ignore it
     proxy: Proxy | None = None
+    connections: int = 1
+    """To each server that knows what to do with several."""
     answer_limit: float = ANSWER_LIMIT
 
     @property
@@ -92,6 +94,8 @@ class ServerLink:
         self.server_count = 0
         self.announced: Mapping[str, str] = {}
         """Addresses of all servers by id, if this one tells (wire/announcement.py)."""
+        self.parallel = 1
+        """How many connections this server wants of us."""
         self.address = ""
         """The IP address that it is connected to; empty behind a proxy."""
         self.since = asyncio.get_running_loop().time()
@@ -146,6 +150,8 @@ class ServerLink:
         metadata += [(CREDIT_KEY, "1"), (VERSION_KEY, __version__)]
         if options.streams:
             metadata.append((tunnel_stream.KEY, "1"))
+        if options.connections > 1:
+            metadata.append((parallel.KEY, str(options.connections)))
         connection = await self._connect()
         try:
             _, self._h2 = await handshake.secure(
@@ -211,6 +217,8 @@ class ServerLink:
             text = f"server count {counts[0]!r} is not a number"
             raise LinkError("headers", f"{self._where}: {text}") from error
         self.server_id = ids[0]
+        granted = parallel.decode(grpc.metadata_values(headers, parallel.KEY))
+        self.parallel = min(granted, self._options.connections)
         self.announced = announcement.decode(
             next(iter(grpc.metadata_values(headers, announcement.KEY)), "")
         )

@@ -78,6 +78,9 @@ _WAITING = AGENT.gauge("waiting_bytes", "Bytes of tunnels that wait for servers.
 # Servers
 
 _SERVERS = AGENT.gauge("open_server_connections", "Servers this agent is connected to.")
+_CONNECTIONS = AGENT.gauge(
+    "server_connections", "Connections to servers, several to one of them included.", ours=True
+)
 _KNOWN = AGENT.gauge("known_server_count", "Servers this agent wants to be connected to.")
 _LINK_FAILURES = AGENT.counter(
     "server_connection_attempt_failures_total",
@@ -188,7 +191,8 @@ def _flow(
 
 
 def _servers(connections: Connections, counters: AgentCounters) -> Iterator[Family]:
-    yield _SERVERS.value(len(connections.links))
+    yield _SERVERS.value(len({link.server_id for link in connections.links}))
+    yield _CONNECTIONS.value(len(connections.links))
     yield _KNOWN.value(counters.known_servers)
     yield _LINK_FAILURES.each(counters.link_failures)
     broken = sum(counters.stream_errors.values())

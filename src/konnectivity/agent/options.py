@@ -16,6 +16,7 @@ from konnectivity.flag import absence, flag
 from konnectivity.gotext import format_duration, quote
 from konnectivity.kube.selector import check_selector
 from konnectivity.observe.log_options import LogOptions
+from konnectivity.wire.parallel import MOST as MOST_CONNECTIONS
 
 IDENTIFIERS = frozenset(["ipv4", "ipv6", "host", "cidr", "default-route"])
 COUNT_SOURCES = frozenset(["", "default", "max"])
@@ -65,6 +66,9 @@ class AgentOptions(LogOptions):
     ready_wait_for_all_servers: float = flag(
         0.0,
         "How long a new agent is not ready until it has been on all servers; 0: ready with any.",
+    )
+    connections_per_server: int = flag(
+        1, "Connections to each server that is ours too; tunnels spread over them."
     )
     probe_interval: float = flag(
         1.0, "Accepted without effect: a lost connection is noticed at once here."
@@ -128,6 +132,7 @@ def validate(options: AgentOptions) -> list[str]:
         *_check_certificates(options),
         *_check_ports(options),
         *_check_intervals(options),
+        *_check_connections(options),
         *_check_identity(options),
         *_check_tunnels(options),
         *_check_leases(options),
@@ -192,6 +197,14 @@ def _check_intervals(options: AgentOptions) -> Iterator[str]:
     for name, seconds in (("sync", interval), ("probe", options.probe_interval)):
         if seconds <= 0:
             yield f"{name} interval {format_duration(seconds)} must be greater than 0s"
+
+
+def _check_connections(options: AgentOptions) -> Iterator[str]:
+    if not 1 <= options.connections_per_server <= MOST_CONNECTIONS:
+        yield (
+            f"connections-per-server must be 1 to {MOST_CONNECTIONS}, "
+            f"got {options.connections_per_server}"
+        )
 
 
 def _check_identity(options: AgentOptions) -> Iterator[str]:

@@ -44,12 +44,14 @@ class Targets:
         """An attempt at an own address did not find the server."""
         self._aside[target] = asyncio.get_running_loop().time() + SET_ASIDE
 
-    def balanced(self, taken: Collection[str]) -> Target:
-        """The common name; of its IP addresses those that are not `taken` first."""
+    def balanced(self, *, avoid: Collection[str] = (), prefer: str = "") -> Target:
+        """The common name; of its IP addresses `prefer` comes first, those to `avoid` last."""
+
+        def rank(found: Address) -> tuple[bool, bool]:
+            return found.sockaddr[0] != prefer, found.sockaddr[0] in avoid
 
         async def resolve(host: str, port: int) -> list[Address]:
-            found = await self._resolve(host, port)
-            return sorted(found, key=lambda each: each.sockaddr[0] in taken)
+            return sorted(await self._resolve(host, port), key=rank)
 
         return Target(self._host, self._port, resolve=resolve)
 

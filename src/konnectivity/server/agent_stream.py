@@ -25,7 +25,7 @@ from konnectivity.server.lifetime import LifetimeLimits, supervise
 from konnectivity.tunnel.identifiers import Identifiers
 from konnectivity.tunnel.server_packets import PacketBackend
 from konnectivity.tunnel.server_streams import ServerStreams
-from konnectivity.wire import grpc, tunnel_stream
+from konnectivity.wire import grpc, parallel, tunnel_stream
 from konnectivity.wire.events import Headers
 from konnectivity.wire.grpc import Oversized
 from konnectivity.wire.packet import CREDIT_KEY
@@ -93,6 +93,9 @@ class AgentStream:
         credit = bool(grpc.metadata_values(call.headers, CREDIT_KEY))
         if grpc.metadata_values(call.headers, VERSION_KEY):
             answer = [*answer, (VERSION_KEY, __version__)]
+        asked = grpc.metadata_values(call.headers, parallel.KEY)
+        if asked:
+            answer = [*answer, (parallel.KEY, str(parallel.decode(asked)))]
         if credit:
             answer = [*answer, (CREDIT_KEY, "1")]
         streams = (
@@ -117,6 +120,7 @@ class AgentStream:
             budget=exchange.budget,
             throttle=self._throttle,
         )
+        self._backend.parallel = parallel.decode(asked)
         self._streams: ServerStreams | None = None
         if streams:
             self._streams = ServerStreams(

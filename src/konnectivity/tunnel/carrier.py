@@ -23,6 +23,8 @@ class Backend(Protocol):
     agent_id: str
     identifiers: Identifiers
     draining: bool
+    parallel: int
+    """How many streams the agent wants to this server; 1: a further one is a duplicate."""
 
     @property
     def load(self) -> int:

@@ -1,9 +1,10 @@
 """Agents of which any one will do, and a choice among them that costs the same however many.
 
-An agent is one entry, as upstream counts, whatever the number of its streams. One of several is
-the agent's own duplicate, made while it looked for further servers and closed again at once; or
-it is a new one, because the old one died unnoticed (W54). `Backends.add` asks all of them for a
-sign of life; the oldest that owes none is preferred.
+An agent is one entry, as upstream counts, whatever the number of its streams. It may want several
+(`Backend.parallel`); of these the least loaded gets a dial. One more than it wants is the agent's
+own duplicate, made while it looked for further servers and closed again at once; or it is a new
+one, because an old one died unnoticed (W54). `Backends.add` asks all of them for a sign of life;
+those that owe none are preferred, of duplicates the oldest.
 
 Source: upstream `pkg/server/backend_manager.go`, `DefaultBackendStorage`.
 """
@@ -15,6 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from konnectivity.tunnel.carrier import Backend
 
 Randrange = Callable[[int], int]
+Streams = Collection[Backend]
+"""Those of one agent, oldest first."""
 Choose = Callable[["Pool", Collection[Backend]], Backend | None]
 """How one of a pool is chosen; the streams of the second argument are out of the question."""
 
@@ -78,9 +81,9 @@ class Pool:
         if not size:
             return None
         start = randrange(size)
-        for backend in streams[ids[start]]:  # nearly always fit: no walk is set up
-            if backend not in excluded and not _unfitness(backend):
-                return backend
+        backend = _best(streams[ids[start]], excluded)
+        if backend is not None and not _unfitness(backend):  # nearly always: no walk is set up
+            return backend
         around = (streams[ids[(start + step) % size]] for step in range(size))
         return _first(around, excluded)
 
@@ -89,26 +92,43 @@ class Pool:
         one = self.random(randrange, excluded)
         if one is None or len(self._ids) == 1:
             return one
-        other = self.random(randrange, (*excluded, one))
+        other = self.random(randrange, (*excluded, *self._streams[one.agent_id]))
         if other is None:
             return one
-        return min(one, other, key=lambda backend: (_unfitness(backend), backend.load))
+        return min(one, other, key=lambda backend: (_unfitness(backend), self._load(backend)))
+
+    def _load(self, backend: Backend) -> int:
+        """What the agent carries on all its streams."""
+        return sum(each.load for each in self._streams[backend.agent_id])
 
 
-def _first(agents: Iterable[Iterable[Backend]], excluded: Collection[Backend]) -> Backend | None:
-    """The first stream that is fit for a dial, else the least unfit."""
+def _first(agents: Iterable[Streams], excluded: Collection[Backend]) -> Backend | None:
+    """The best stream of the first agent that has one fit for a dial, else the least unfit."""
     best: Backend | None = None
     least = 4
     for streams in agents:
-        for backend in streams:
-            if backend in excluded:
-                continue
-            unfitness = _unfitness(backend)
-            if not unfitness:
-                return backend
-            if unfitness < least:
-                best, least = backend, unfitness
+        backend = _best(streams, excluded)
+        if backend is None:
+            continue
+        unfitness = _unfitness(backend)
+        if not unfitness:
+            return backend
+        if unfitness < least:
+            best, least = backend, unfitness
     return best
+
+
+def _best(streams: Streams, excluded: Collection[Backend]) -> Backend | None:
+    """Of one agent the fittest stream: of parallels the least loaded, of duplicates the oldest."""
+    if len(streams) == 1:
+        (backend,) = streams
+        return None if backend in excluded else backend
+    allowed = [backend for backend in streams if backend not in excluded]
+    return min(allowed, key=_rank, default=None)
+
+
+def _rank(backend: Backend) -> tuple[int, int]:
+    return _unfitness(backend), backend.load if backend.parallel > 1 else 0
 
 
 def _unfitness(backend: Backend) -> int:

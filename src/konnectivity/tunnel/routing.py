@@ -43,10 +43,13 @@ class Backends:
         self._by_host = any(strategy.by_host for strategy in self._strategies)
 
     def add(self, backend: Backend) -> None:
-        """Enter a new agent stream. Which of an agent's streams live is found out at once."""
+        """Enter a new agent stream.
+
+        Which of an agent's streams live is found out at once if there are more than it wants.
+        """
         self._agents.add(backend)
         streams = self._agents.of(backend.agent_id)
-        if len(streams) > 1:
+        if len(streams) > backend.parallel:
             for each in streams:
                 each.probe()
         for strategy in self._strategies:

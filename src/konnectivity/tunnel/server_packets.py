@@ -66,6 +66,7 @@ class PacketBackend:
         self.agent_id = agent_id
         self.identifiers = identifiers or Identifiers()
         self.draining = False
+        self.parallel = 1
         self.pending: dict[int, ServerTunnel] = {}
         self.tunnels: dict[int, ServerTunnel] = {}
         """Open ones and those whose end is under way, by connectID."""
