@@ -12,7 +12,7 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import report
+from bench import relay, report
 from bench.error import BenchError
 from bench.pair import pair_spec, reference
 from bench.row import MODES, ROWS, chosen
@@ -55,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--pairs",
         metavar="NAMES",
-        help="comma-separated: ours, ref, or mixed as server+agent: "
-        "ours+ref, ref+ours (ours, and ref if it is there)",
+        help="comma-separated: ours, ref, mixed as server+agent: ours+ref, ref+ours, and relay "
+        "(ours, and ref and relay if they are there)",
     )
     add("--json", type=Path, metavar="FILE", help="write everything there as well")
     return parser
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(arguments: argparse.Namespace) -> Plan:
     """Check the arguments and turn them into a plan."""
-    default = "ours,ref" if len(reference()) == 2 else "ours"
+    default = "ours,ref,relay" if len(reference()) == 2 else "ours,relay"
     modes = arguments.modes.split(",")
     if unknown := [mode for mode in modes if mode not in MODES]:
         raise BenchError(f"--modes {unknown[0]!r}: use {', '.join(MODES)}")
@@ -80,6 +80,10 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if arguments.json and not arguments.json.parent.is_dir():
         raise BenchError(f"--json {arguments.json}: there is no directory {arguments.json.parent}")
     names = list(dict.fromkeys((arguments.pairs or default).split(",")))
+    with_relay = relay.NAME in names and _has_relay()
+    names = [name for name in names if name != relay.NAME]
+    if not names and not with_relay:
+        raise BenchError("no pair is left to measure")
     return Plan(
         pairs=[pair_spec(name) for name in names],
         modes=modes,
@@ -87,7 +91,18 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         rounds=arguments.rounds,
         seconds=arguments.seconds,
         warmup=arguments.warmup,
+        relay=with_relay,
     )
+
+
+def _has_relay() -> bool:
+    """Whether there is a program for it; without one it is left out, and that is said."""
+    try:
+        relay.find()
+    except BenchError as error:
+        print(f"bench: pair relay is left out: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _run_with_progress(plan: Plan) -> list[Taken]:

@@ -43,12 +43,18 @@ class PairSpec:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A pair that serves: the path of its frontend socket and its process ids."""
+    """A pair that serves: the path of its frontend socket and its process ids.
+
+    `speaks` is the load generator's mode if it is not that of the row; `endpoint_port` is where
+    the pair leads to if it cannot be told.
+    """
 
     name: str
     uds: Path
     server: int
     agent: int
+    speaks: str = ""
+    endpoint_port: int = 0
 
 
 def reference() -> dict[str, Command]:
@@ -118,7 +124,7 @@ def running(spec: PairSpec, mode: str, certificates: Certificates) -> Iterator[P
         agent_health, agent_admin = free_ports(2)
         log = server.log.with_name("agent.log")
         agent = stack.enter_context(
-            _process(
+            started(
                 (
                     *spec.agent,
                     f"--ca-cert={certificates.ca}",
@@ -171,13 +177,14 @@ def serving(spec: PairSpec, mode: str, certificates: Certificates) -> Iterator[S
             "-v=0",
             "--logtostderr",
         )
-        with _process(command, log) as process:
+        with started(command, log) as process:
             _await(f"http://127.0.0.1:{health}/healthz", process, log, f"{spec.name} server")
             yield Server(uds, agent_port, health, process, log)
 
 
 @contextmanager
-def _process(command: Command, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(command: Command, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program that writes to `log`, and end it."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -200,9 +207,9 @@ def _await(url: str, process: subprocess.Popen[bytes], log: Path, who: str) -> N
     deadline = time.monotonic() + READY_LIMIT
     while not _answers(url):
         if process.poll() is not None:
-            raise BenchError(f"{who} ended with status {process.returncode}: {_last_line(log)}")
+            raise BenchError(f"{who} ended with status {process.returncode}: {last_line(log)}")
         if time.monotonic() > deadline:
-            raise BenchError(f"{who} not ready in {READY_LIMIT:.0f} s: {_last_line(log)}")
+            raise BenchError(f"{who} not ready in {READY_LIMIT:.0f} s: {last_line(log)}")
         time.sleep(0.05)
 
 
@@ -215,6 +222,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """Return what a program said last."""
     lines = log.read_text(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")

@@ -16,10 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench import relay
 from bench.row import DIRECT, Figure, Row, bar, is_met
 from bench.run import Plan, Taken
 
 BASELINE = "ref"
+UNRATED = (BASELINE, relay.NAME, DIRECT)  # what pairs are compared with
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,13 @@ class Outcome:
 
     def failed(self, pair: str) -> bool:
         """Whether any round of the row met an error."""
-        return any(one.errors for one in self.taken[pair])
+        return any(one.errors for one in self.taken.get(pair, ()))
 
     def values(self, pair: str) -> list[float]:
-        """Return the figure, one number per round; none if the row failed."""
+        """Return the figure, one number per round; none if the row failed or was not taken."""
         if self.failed(pair):
             return []
-        return [self.figure.value(one.values) for one in self.taken[pair]]
+        return [self.figure.value(one.values) for one in self.taken.get(pair, ())]
 
     def median(self, pair: str) -> float | None:
         """Return the median of the rounds."""
@@ -51,7 +53,7 @@ class Outcome:
         The median of the ratios within each round, so that a machine which is slower in one
         round than in the next does not count.
         """
-        if pair == BASELINE or BASELINE not in self.taken:
+        if pair in UNRATED or BASELINE not in self.taken:
             return None
         both = zip(self.values(pair), self.values(BASELINE), strict=False)
         ratios = [
@@ -63,21 +65,24 @@ class Outcome:
 
     def cpu(self, pair: str) -> tuple[float, float] | None:
         """Return the median CPU seconds of server and agent for the whole row."""
-        if not all("server_cpu" in one.values for one in self.taken[pair]):
+        samples = self.taken.get(pair, ())
+        if not samples or not all("server_cpu" in one.values for one in samples):
             return None
         return (
-            median(one.values["server_cpu"] for one in self.taken[pair]),
-            median(one.values["agent_cpu"] for one in self.taken[pair]),
+            median(one.values["server_cpu"] for one in samples),
+            median(one.values["agent_cpu"] for one in samples),
         )
 
 
-def outcomes(taken: Sequence[Taken], mode: str, rows: Sequence[Row]) -> list[Outcome]:
-    """Sort the samples of `mode` by row, figure and pair."""
+def outcomes(
+    taken: Sequence[Taken], mode: str, rows: Sequence[Row], *, beside: str = ""
+) -> list[Outcome]:
+    """Sort the samples of `mode`, and of the mode `beside` it, by row, figure and pair."""
     found = []
     for row in rows:
         by_pair: dict[str, list[Taken]] = {}
         for one in taken:
-            if (one.mode, one.row) == (mode, row.name):
+            if one.row == row.name and one.mode in (mode, beside):
                 by_pair.setdefault(one.pair, []).append(one)
         if by_pair:
             found += [Outcome(mode, row.name, figure, by_pair) for figure in row.figures]
@@ -86,10 +91,10 @@ def outcomes(taken: Sequence[Taken], mode: str, rows: Sequence[Row]) -> list[Out
 
 def print_tables(console: Console, plan: Plan, taken: Sequence[Taken]) -> None:
     """Print one table per mode, and under them what went wrong; Markdown if not to a terminal."""
-    for mode in plan.modes:
-        if found := outcomes(taken, mode, plan.rows):
-            title = "direct loopback: the load generator's own ceiling"
-            console.print(title if mode == DIRECT else mode, style="bold")
+    tables = [mode for mode in plan.modes if mode != DIRECT] or [DIRECT]
+    for mode in tables:
+        if found := outcomes(taken, mode, plan.rows, beside=DIRECT):
+            console.print(mode, style="bold")
             console.print(_table(found, box.HEAVY_HEAD if console.is_terminal else box.MARKDOWN))
             console.print()
     for one in taken:
@@ -105,8 +110,9 @@ def print_tables(console: Console, plan: Plan, taken: Sequence[Taken]) -> None:
 
 def _table(found: Sequence[Outcome], style: box.Box) -> Table:
     """Lay out the figures of one mode: value per pair, ratio per pair, goal, CPU per pair."""
-    pairs = list(found[0].taken)
-    rated = [pair for pair in pairs if pair != BASELINE] if BASELINE in pairs else []
+    taken = dict.fromkeys(pair for outcome in found for pair in outcome.taken)
+    pairs = sorted(taken, key=lambda pair: (pair == DIRECT, pair == relay.NAME))
+    rated = [pair for pair in pairs if pair not in UNRATED] if BASELINE in pairs else []
     table = Table(box=style)
     table.add_column("row")
     table.add_column("unit")
@@ -134,6 +140,8 @@ def _table(found: Sequence[Outcome], style: box.Box) -> Table:
 
 
 def _value(outcome: Outcome, pair: str) -> Text:
+    if pair not in outcome.taken:
+        return Text("-")
     value = outcome.median(pair)
     if value is None:
         return Text("failed", "red")
@@ -166,7 +174,7 @@ def document(plan: Plan, taken: Sequence[Taken]) -> dict[str, Any]:
         },
         "rounds": plan.rounds,
         "seconds": plan.seconds,
-        "pairs": [spec.name for spec in plan.pairs],
+        "pairs": [spec.name for spec in plan.pairs] + [relay.NAME] * plan.relay,
         "figures": [
             _figure(outcome) for mode in plan.modes for outcome in outcomes(taken, mode, plan.rows)
         ],

@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 
 IDLE_TUNNELS = 2000
 DIRECT = "direct"  # no tunnel: the generator's own ceiling
-MODES = (DIRECT, "http-connect", "grpc")
+CONNECT = "http-connect"
+MODES = (DIRECT, CONNECT, "grpc")
 
 Sample = Mapping[str, float]  # the generator's report, and what the pair's processes cost
 

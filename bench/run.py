@@ -10,10 +10,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import certificate, generator, usage
+from bench import certificate, generator, relay, usage
+from bench.certificate import Certificates
 from bench.error import BenchError
 from bench.pair import Pair, PairSpec, running
-from bench.row import DIRECT, IDLE_TUNNELS, Row
+from bench.row import CONNECT, DIRECT, IDLE_TUNNELS, Row, chosen
 
 SETTLE = 1.0  # seconds before memory is read
 OPEN_FILES = 2 * IDLE_TUNNELS + 200  # the generator holds both ends of each idle tunnel
@@ -21,7 +22,7 @@ OPEN_FILES = 2 * IDLE_TUNNELS + 200  # the generator holds both ends of each idl
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. `seconds` and `warmup` are those of each row."""
+    """What to run. `seconds` and `warmup` are those of each row; `relay`: haproxy beside pairs."""
 
     pairs: Sequence[PairSpec]
     modes: Sequence[str]
@@ -29,17 +30,26 @@ class Plan:
     rounds: int
     seconds: float
     warmup: float
+    relay: bool = False
 
     def rows_of(self, mode: str) -> list[Row]:
         """Return the rows that say something in `mode`."""
         return [row for row in self.rows if mode != DIRECT or not row.needs_pair]
 
+    def names_of(self, mode: str, row: Row) -> list[str]:
+        """Return who is measured: the pairs, and the relay where it can be."""
+        if mode == DIRECT:
+            return [DIRECT]
+        names = [spec.name for spec in self.pairs]
+        if self.relay and mode == CONNECT and row in chosen(",".join(relay.ROWS)):
+            names.append(relay.NAME)
+        return names
+
     @property
     def samples(self) -> int:
         """How many samples the run will take."""
         return self.rounds * sum(
-            len(self.rows_of(mode)) * (1 if mode == DIRECT else len(self.pairs))
-            for mode in self.modes
+            len(self.names_of(mode, row)) for mode in self.modes for row in self.rows_of(mode)
         )
 
 
@@ -70,16 +80,10 @@ def run(plan: Plan, tell: Callable[[str], None]) -> list[Taken]:
         for number in range(plan.rounds):
             for mode in plan.modes:
                 with ExitStack() as stack:
-                    pairs: list[Pair | None] = [None]
-                    if mode != DIRECT:
-                        pairs = [
-                            stack.enter_context(running(spec, mode, certificates))
-                            for spec in plan.pairs
-                        ]
-                    order = pairs if number % 2 == 0 else pairs[::-1]
+                    pairs = _start(plan, mode, certificates, stack)
                     for row in plan.rows_of(mode):
-                        for pair in order:
-                            name = pair.name if pair else DIRECT
+                        for name in plan.names_of(mode, row)[:: -1 if number % 2 else 1]:
+                            pair = pairs.get(name)
                             tell(f"round {number + 1}/{plan.rounds}, {mode}, {row.name}, {name}")
                             values = _sample(plan, program, mode, row, pair)
                             errors, error = int(values.pop("errors")), values.pop("first_error")
@@ -87,8 +91,21 @@ def run(plan: Plan, tell: Callable[[str], None]) -> list[Taken]:
     return taken
 
 
+def _start(plan: Plan, mode: str, certificates: Certificates, stack: ExitStack) -> dict[str, Pair]:
+    """Start all that is measured in `mode`, by name; it ends with `stack`."""
+    if mode == DIRECT:
+        return {}
+    pairs = [running(spec, mode, certificates) for spec in plan.pairs]
+    if any(relay.NAME in plan.names_of(mode, row) for row in plan.rows):
+        pairs.append(relay.relaying(certificates))
+    return {pair.name: pair for pair in map(stack.enter_context, pairs)}
+
+
 def _sample(plan: Plan, program: Path, mode: str, row: Row, pair: Pair | None) -> generator.Report:
-    arguments = [f"--mode={mode}", f"--seconds={plan.seconds}", f"--warmup={plan.warmup}"]
+    speaks = (pair.speaks if pair else "") or mode
+    arguments = [f"--mode={speaks}", f"--seconds={plan.seconds}", f"--warmup={plan.warmup}"]
+    if pair and pair.endpoint_port:
+        arguments.append(f"--endpoint-port={pair.endpoint_port}")
     if pair is None:
         return generator.run(program, [*arguments, *row.load])
     memory: dict[str, float] = {}

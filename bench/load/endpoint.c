@@ -109,14 +109,17 @@ static void *serve_all(void *unused) {
     return unused;
 }
 
-/* Listen on a free port of the loopback; the thread lives as long as the process. */
-uint16_t endpoint_start(size_t chunk_size) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+/* Listen on the loopback, at a free port for 0; the thread lives as long as the process. */
+uint16_t endpoint_start(size_t chunk_size, uint16_t port) {
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons(port),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;
     pthread_t thread;
     chunk = chunk_size;
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     poller = epoll_create1(EPOLL_CLOEXEC);
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
     if (bind(listener, (struct sockaddr *)&address, size) || listen(listener, 4096) ||
         getsockname(listener, (struct sockaddr *)&address, &size) ||
         epoll_ctl(poller, EPOLL_CTL_ADD, listener, &(struct epoll_event){.events = EPOLLIN}) ||

@@ -157,6 +157,7 @@ void frontend_run(const struct options *o, uint16_t endpoint_port, struct report
     frontend.report = r;
     frontend.carrier = strcmp(o->mode, "grpc") == 0           ? &grpc_carrier
                        : strcmp(o->mode, "http-connect") == 0 ? &connect_carrier
+                       : strcmp(o->mode, "relay") == 0        ? &relay_carrier
                                                               : &raw_carrier;
     snprintf(frontend.endpoint, sizeof frontend.endpoint, "127.0.0.1:%u", endpoint_port);
     tunnels = calloc(o->downloads + o->uploads + o->echoes + o->idles + o->stalls + o->dialers,

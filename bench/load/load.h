@@ -1,7 +1,7 @@
 /* What the files of the load generator share.
  *
  * Two threads: the endpoints in the cluster (endpoint.c), and the frontend that opens tunnels to
- * them (frontend.c) by one of three carriers (raw.c: direct and http-connect; grpc.c). Every
+ * them (frontend.c) by one of four carriers (raw.c: direct, relay, http-connect; grpc.c). Every
  * tunnel carries the byte stream of pattern.c, so both ends know each byte that must arrive.
  */
 #ifndef LOAD_H
@@ -18,11 +18,12 @@ enum { CHUNK_MAX = 65536, READ_SIZE = 65536 };
 enum role { DOWNLOAD = 'D', UPLOAD = 'U', ECHO = 'E', IDLE = 'I', STALL = 'S', DIAL = '-' };
 
 struct options {
-    const char *mode;       /* direct, http-connect or grpc */
+    const char *mode;       /* direct, relay, http-connect or grpc */
     const char *uds;        /* path of the frontend socket; unused by direct */
     unsigned downloads, uploads, echoes, idles, stalls, dialers;
     size_t chunk;           /* bytes of one bulk write, on either end */
     size_t echo_size;       /* bytes of one echo */
+    uint16_t endpoint_port; /* 0: any */
     double warmup, seconds; /* before, and during the measurement */
 };
 
@@ -40,7 +41,7 @@ double histogram_percentile(const struct histogram *, double fraction); /* us; 0
 
 /* endpoint.c */
 struct endpoint_counts { uint64_t accepted, open, sunk, corrupt; };
-uint16_t endpoint_start(size_t chunk);
+uint16_t endpoint_start(size_t chunk, uint16_t port);
 struct endpoint_counts endpoint_counts(void);
 
 /* frontend.c */
@@ -85,6 +86,6 @@ struct carrier {
     size_t (*send)(struct tunnel *, const uint8_t *, size_t); /* bytes taken */
     void (*close)(struct tunnel *);
 };
-extern const struct carrier raw_carrier, connect_carrier, grpc_carrier;
+extern const struct carrier raw_carrier, relay_carrier, connect_carrier, grpc_carrier;
 
 #endif

@@ -11,9 +11,10 @@
 #include <sys/un.h>
 
 static const char usage[] =
-    "usage: load --mode=direct|http-connect|grpc [--uds=PATH] [--downloads=N] [--uploads=N]\n"
-    "            [--echoes=N] [--idles=N] [--stalls=N] [--dialers=N] [--chunk=BYTES] [--echo-size=BYTES]\n"
-    "            [--warmup=SECONDS] [--seconds=SECONDS]\n";
+    "usage: load --mode=direct|relay|http-connect|grpc [--uds=PATH] [--endpoint-port=PORT]\n"
+    "            [--downloads=N] [--uploads=N] [--echoes=N] [--idles=N] [--stalls=N]\n"
+    "            [--dialers=N] [--chunk=BYTES] [--echo-size=BYTES] [--warmup=SECONDS]\n"
+    "            [--seconds=SECONDS]\n";
 
 static void refuse(const char *what) {
     fprintf(stderr, "load: %s\n%s", what, usage);
@@ -42,7 +43,7 @@ static struct options read_options(int argc, char **argv) {
         {"uploads", 1, 0, 'u'}, {"echoes", 1, 0, 'e'},  {"idles", 1, 0, 'i'},
         {"dialers", 1, 0, 'l'}, {"chunk", 1, 0, 'c'},   {"echo-size", 1, 0, 'z'},
         {"warmup", 1, 0, 'w'},  {"seconds", 1, 0, 's'}, {"stalls", 1, 0, 't'},
-        {0}};
+        {"endpoint-port", 1, 0, 'o'}, {0}};
     struct options o = {.mode = "", .uds = "", .chunk = 32768, .echo_size = 64, .warmup = 0.5,
                         .seconds = 2};
     for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
@@ -59,12 +60,16 @@ static struct options read_options(int argc, char **argv) {
         case 'z': o.echo_size = count_of(optarg, 1, 4096); break;
         case 'w': o.warmup = seconds_of(optarg); break;
         case 's': o.seconds = seconds_of(optarg); break;
+        case 'o': o.endpoint_port = (uint16_t)count_of(optarg, 1, 65535); break;
         default: refuse("an option is unknown or has no value");
         }
     }
     bool direct = strcmp(o.mode, "direct") == 0;
-    if (!direct && strcmp(o.mode, "http-connect") != 0 && strcmp(o.mode, "grpc") != 0)
-        refuse("--mode must be direct, http-connect or grpc");
+    bool relay = strcmp(o.mode, "relay") == 0;
+    if (!direct && !relay && strcmp(o.mode, "http-connect") != 0 && strcmp(o.mode, "grpc") != 0)
+        refuse("--mode must be direct, relay, http-connect or grpc");
+    if (relay && !o.endpoint_port)
+        refuse("--endpoint-port must be what the relay leads to");
     if (!direct && (*o.uds == 0 || strlen(o.uds) >= sizeof((struct sockaddr_un *)0)->sun_path))
         refuse("--uds must name the frontend socket, with fewer than 108 bytes");
     if (o.downloads + o.uploads + o.echoes + o.idles + o.stalls + o.dialers == 0)
@@ -107,7 +112,7 @@ int main(int argc, char **argv) {
     static struct report report;
     struct options options = read_options(argc, argv);
     pattern_init();
-    frontend_run(&options, endpoint_start(options.chunk), &report);
+    frontend_run(&options, endpoint_start(options.chunk, options.endpoint_port), &report);
     print_report(&report);
     return report.errors > 0;
 }

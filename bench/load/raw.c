@@ -1,7 +1,8 @@
-/* Two carriers that put the tunnel's bytes on the socket as they are.
+/* Three carriers that put the tunnel's bytes on the socket as they are.
  *
- * direct: a TCP connection to the endpoint, no tunnel. http-connect: what kube-apiserver sends,
- * and its rule that the head of the 200 must come alone. */
+ * direct: a TCP connection to the endpoint, no tunnel. relay: a Unix socket that leads to the
+ * endpoint and never says whether it did, so a dial is done when the endpoint has echoed a byte.
+ * http-connect: what kube-apiserver sends, and its rule that the head of the 200 must come alone. */
 #include "load.h"
 
 #include <errno.h>
@@ -74,7 +75,27 @@ static void raw_readable(struct tunnel *t) {
         tunnel_failed(t, "read: %s", strerror(errno));
 }
 
+static void relay_start(struct tunnel *t, const char *address) {
+    (void)address;
+    if (t->role != DIAL)
+        tunnel_opened(t);
+    else
+        raw_send(t, (uint8_t[]){ECHO, *pattern_at(0)}, 2);
+}
+
+static void relay_readable(struct tunnel *t) {
+    uint8_t byte;
+    if (t->state != OPENING || recv(t->fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) <= 0)
+        raw_readable(t);
+    else if (pattern_matches(0, &byte, 1))
+        tunnel_opened(t);
+    else
+        tunnel_failed(t, "a wrong byte came first");
+}
+
 const struct carrier raw_carrier = {direct_start, raw_readable, flush,        unsent,
                                     room,         raw_send,     tunnel_closed};
+const struct carrier relay_carrier = {relay_start, relay_readable, flush,        unsent,
+                                      room,        raw_send,       tunnel_closed};
 const struct carrier connect_carrier = {connect_start, raw_readable, flush,        unsent,
                                         room,          raw_send,     tunnel_closed};

@@ -112,7 +112,7 @@ void tunnel_data(struct tunnel *t, const uint8_t *data, size_t size) {
 
 /* A blocking connect: the kernel holds it while the server's backlog is full. */
 static int connect_socket(void) {
-    bool direct = frontend.carrier == &raw_carrier;
+    bool direct = frontend.carrier == &raw_carrier; /* the others have a Unix socket */
     struct sockaddr_un local = {.sun_family = AF_UNIX};
     struct sockaddr_in remote = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     if (direct)

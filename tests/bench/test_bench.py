@@ -129,8 +129,13 @@ async def grpc_server(uds: Path, tunnel: Callable[..., Any]) -> AsyncIterator[No
         await server.stop(grace=None)
 
 
-def relay_through(spoil: Callable[[bytes], bytes] = bytes) -> Relay:
-    """Make an http-connect tunnel that passes what comes from the endpoint through `spoil`."""
+def relay_to(
+    port: int | None = None, spoil: Callable[[bytes], bytes] = bytes, *, greeting: bytes = b""
+) -> Relay:
+    """Make a relay to `port`, or to where a CONNECT says, that says `greeting` first.
+
+    It passes what comes from the endpoint through `spoil`.
+    """
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Any) -> None:
         with suppress(ConnectionError):
@@ -139,10 +144,12 @@ def relay_through(spoil: Callable[[bytes], bytes] = bytes) -> Relay:
                 await writer.drain()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        host, _, port = head.split()[1].decode().rpartition(":")
-        there, back = await asyncio.open_connection(host, int(port))
-        writer.write(b"HTTP/1.1 200 Connection Established\r\n\r\n")
+        target = port
+        if target is None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            target = int(head.split()[1].rpartition(b":")[2])
+        there, back = await asyncio.open_connection("127.0.0.1", target)
+        writer.write(greeting)
         ways = [
             asyncio.create_task(copy(reader, back, bytes)),
             asyncio.create_task(copy(there, writer, spoil)),
@@ -154,6 +161,11 @@ def relay_through(spoil: Callable[[bytes], bytes] = bytes) -> Relay:
         back.transport.abort()
 
     return relay
+
+
+def relay_through(spoil: Callable[[bytes], bytes] = bytes) -> Relay:
+    """Make an http-connect tunnel."""
+    return relay_to(spoil=spoil, greeting=b"HTTP/1.1 200 Connection Established\r\n\r\n")
 
 
 async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
