@@ -12,7 +12,7 @@ UV   := $(or $(shell command -v uv),$(BIN)/uv)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak fuzz e2e lint format bench bench-fleet reference deploy constraints clean
+.PHONY: help demo test soak fuzz e2e lint format bench bench-check bench-fleet reference deploy constraints clean
 
 help:  ## list the targets
 	@echo 'make <target> [ARGS="..."]'
@@ -46,6 +46,9 @@ format: $(VENV)/.lint  ## let ruff put the sources in order
 
 bench: $(VENV)/.test  ## measure; REF_SERVER and REF_AGENT name a pair to compare with
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-check: $(VENV)/.test  ## count instructions of small pieces of work: has one become dearer?
+	@$(BIN)/python -m bench.micro $(ARGS)
 
 bench-fleet: $(VENV)/.test  ## simulate many clusters on one manager, ARGS="--clusters 1000"
 	@$(BIN)/python -m bench.fleet $(ARGS)
