@@ -109,8 +109,8 @@ class Peer:
 
     `software` is the peer's user agent, `version` what one of ours announces; both may be empty.
     `identifiers` are an agent's, by kind. `round_trip` is that of an HTTP/2 PING, None until one
-    is answered. `dials` are those that ended, `dials_failed` are among them. `connections` is at
-    how many of a server's workers an agent is.
+    is answered. `dials` are those that ended, `dials_failed` are among them. `connections`
+    are an agent's to all workers of a server, which are one peer.
     """
 
     id: str

@@ -81,9 +81,11 @@ class Pool:
         if not size:
             return None
         start = randrange(size)
-        backend = _best(streams[ids[start]], excluded)
-        if backend is not None and not _unfitness(backend):  # nearly always: no walk is set up
-            return backend
+        first = streams[ids[start]]
+        if len(first) == 1:
+            for backend in first:  # nearly always fit: no walk is set up
+                if backend not in excluded and not _unfitness(backend):
+                    return backend
         around = (streams[ids[(start + step) % size]] for step in range(size))
         return _first(around, excluded)
 
