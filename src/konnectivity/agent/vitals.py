@@ -39,7 +39,7 @@ class Vitals:
             updated_at=Time(time.time()),
             state="draining" if connections.draining else "running",
             servers_wanted=counters.known_servers,
-            servers=tuple(map(self._connection, connections.links)),
+            servers=tuple(self._connection(links[0]) for links in connections.servers.values()),
             failures=tuple(
                 Failure(each.target, each.stage, each.error, Time(each.at), each.times)
                 for each in connections.attempts.failed
