@@ -123,12 +123,12 @@ class Peer:
     round_trip: float | None
     draining: bool
     credit: bool
-    streams: bool
     tunnels: TunnelCounts
     traffic: Traffic
     dials: int
     dials_failed: int
     connections: int = 1
+    streams: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from tests.e2e.conftest import (  # noqa: F401 - fixtures
     Pair,
     StartPair,
     agent_options,
+    carrier,
     connect_agent,
     echoing,
     fakes,

@@ -43,6 +43,7 @@ class _Stream:
     draining: bool
     load: int
     silence: None = None
+    parallel: int = 1
 
     def probe(self) -> None:
         """Nobody to ask."""
