@@ -22,6 +22,7 @@ replicas = 2
 network-policy = true
 destinations = ["10.0.0.0/8"]
 monitoring = true
+heartbeats = false
 """
 OBJECTS = 8
 """What a manager makes of it."""

@@ -14,11 +14,17 @@ from tests.peers import tool
 from tests.peers.kube_api import Fault, KubeApi
 from tests.peers.kubelet import status
 
+from konnectivity.lifecycle.plan import key_of
+from konnectivity.lifecycle.render import render
+from konnectivity.lifecycle.spec import AgentSpec
 from konnectivity.lifecycle.stored_spec import FORMER, SPECIFICATION
 
 NEEDED = ("--server=konnectivity.example.com:8091", "--image=registry.example.com/k:1")
+RENDERED = render(AgentSpec(server=NEEDED[0][9:], image=NEEDED[1][8:]))
 WORKLOAD = "/apis/apps/v1/namespaces/kube-system/daemonsets/konnectivity-agent"
 DEPLOYMENT = "/apis/apps/v1/namespaces/kube-system/deployments/konnectivity-agent"
+HEARTBEATS = "/api/v1/namespaces/konnectivity-heartbeats"
+RIGHTS = "/apis/rbac.authorization.k8s.io/v1/namespaces/konnectivity-heartbeats"
 ROLES = "/apis/rbac.authorization.k8s.io/v1/namespaces/leases/roles"
 POLICY = "/apis/networking.k8s.io/v1/namespaces/kube-system/networkpolicies/konnectivity-agent"
 
@@ -57,7 +63,7 @@ async def test_a_second_install_changes_nothing(api: KubeApi, cluster: Commands)
         done = await cluster.run("install", *NEEDED, "-o", "json")
         assert not [each for each in api.requests[before:] if each.writes]
     found = json.loads(done.out)
-    assert (done.status, found["actions"], found["unchanged"]) == (0, [], 3)
+    assert (done.status, found["actions"], found["unchanged"]) == (0, [], len(RENDERED))
     assert found["agents"] == {"wanted": 2, "updated": 2, "available": 2}
 
 
@@ -89,9 +95,13 @@ async def test_all_missing_rights_are_said_before_anything_is_changed(
     api.allowed = allowed
     done = await cluster.run("install", *NEEDED)
     assert done.status == 1
+    heartbeats = "rbac.authorization.k8s.io in namespace konnectivity-heartbeats (RBAC)"
     assert done.err.splitlines() == [
+        "Error: missing rights: allow create, patch on namespaces in the cluster (RBAC)",
         "Error: missing rights: allow create, patch on "
         "clusterrolebindings.rbac.authorization.k8s.io in the cluster (RBAC)",
+        f"Error: missing rights: allow create, patch on roles.{heartbeats}",
+        f"Error: missing rights: allow create, patch on rolebindings.{heartbeats}",
         "Error: missing rights: allow create, patch on daemonsets.apps "
         "in namespace kube-system (RBAC)",
         "Error: nothing was changed",
@@ -162,10 +172,15 @@ async def test_the_exit_status_of_a_diff_tells_same_different_and_unknown(
     api: KubeApi, cluster: Commands
 ) -> None:
     new = await cluster.run("diff", *NEEDED)
-    assert (new.status, new.out.splitlines()[-1]) == (1, "3 to create, 0 to change, 0 as specified")
+    *created, total = new.out.splitlines()
+    assert (new.status, created) == (1, [f"+ {key_of(item)}" for item in RENDERED])
+    assert total == f"{len(RENDERED)} to create, 0 to change, 0 as specified"
     await cluster.run("install", *NEEDED, "--wait=false")
     same = await cluster.run("diff")
-    assert (same.status, same.out) == (0, "0 to create, 0 to change, 3 as specified\n")
+    assert (same.status, same.out) == (
+        0,
+        f"0 to create, 0 to change, {len(RENDERED)} as specified\n",
+    )
     longer = await cluster.run("diff", "--drain-timeout=10m")
     assert '        - "--drain-timeout=25s"\n        + "--drain-timeout=10m0s"\n' in longer.out
     other = await cluster.run("diff", "--image=k:2", "-o", "json")
@@ -242,6 +257,29 @@ async def test_what_is_left_in_another_namespace_goes_too(api: KubeApi, cluster:
     assert (done.status, done.err) == (0, "")
     assert "- Role leases/konnectivity-server" in done.out
     assert api.items(ROLES) == []
+
+
+async def test_what_belongs_in_a_new_namespace_waits_for_it(
+    api: KubeApi, cluster: Commands
+) -> None:
+    """The API refuses both to make it and to try it before."""
+    done = await cluster.run("install", *NEEDED, "--wait=false")
+    assert (done.status, done.err) == (0, "")
+    asked = [each for each in api.asked("PATCH") if "konnectivity-heartbeats" in each.path]
+    tried, made, *inside = [each.path.split("/")[-2] for each in asked]
+    assert (tried, made, sorted(inside)) == ("namespaces", "namespaces", ["rolebindings", "roles"])
+
+
+async def test_heartbeats_that_are_no_longer_wanted_take_their_rights_along(
+    api: KubeApi, cluster: Commands
+) -> None:
+    async with Rollouts(api):
+        await cluster.run("install", *NEEDED)
+        done = await cluster.run("upgrade", "--heartbeats=false")
+    assert (done.status, done.err) == (0, "")
+    assert "- Role konnectivity-heartbeats/konnectivity-agent-heartbeats" in done.out
+    assert api.get(HEARTBEATS)  # it might hold what is not ours
+    assert api.items(f"{RIGHTS}/roles") == api.items(f"{RIGHTS}/rolebindings") == []
 
 
 async def test_what_is_to_go_needs_the_right_to_delete_it(api: KubeApi, cluster: Commands) -> None:

@@ -18,6 +18,10 @@ ACCOUNT = "/api/v1/namespaces/kube-system/serviceaccounts/konnectivity-agent"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 SECRETS = "/api/v1/namespaces/kube-system/secrets"
 MONITORS = "/apis/monitoring.coreos.com/v1/namespaces/kube-system/podmonitors"
+HEARTBEATS = "/api/v1/namespaces/konnectivity-heartbeats"
+BEATS = "/apis/coordination.k8s.io/v1/namespaces/konnectivity-heartbeats/leases"
+BEAT = {"metadata": {"labels": {"konnectivity/heartbeat": "agent"}}, "spec": {}}
+RIGHTS = "/apis/rbac.authorization.k8s.io/v1/namespaces/konnectivity-heartbeats"
 HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -36,7 +40,7 @@ async def test_it_asks_deletes_waits_and_leaves_nothing(api: KubeApi, cluster: C
         assert done.status == 0, done.out
         assert rollouts.pods == []
     config = cluster.environment["KUBECONFIG"]
-    kinds = "sa,ds,netpol,pdb,cm,roles,rolebindings,clusterrolebindings,leases"
+    kinds = "ns,sa,ds,netpol,pdb,cm,roles,rolebindings,clusterrolebindings,leases"
     left = await tool.run("kubectl", "--kubeconfig", config, "get", kinds, "-A", "-o=name")
     assert [line for line in left.splitlines() if "konnectivity" in line] == []
     assert api.items(MONITORS) == []
@@ -132,6 +136,60 @@ async def test_secrets_and_leases_of_the_agents_go_and_others_stay(
     assert [each["metadata"]["name"] for each in left] == ["by-hand", "other"]
 
 
+async def test_the_namespace_of_heartbeats_goes_with_what_is_ours_in_it(
+    api: KubeApi, cluster: Commands
+) -> None:
+    await cluster.run("install", *NEEDED, "--wait=false")
+    api.put(f"{BEATS}/konnectivity-agent-x7k2p", BEAT)
+    given = {"metadata": {}, "data": {"ca.crt": "a certificate"}}
+    api.put(f"{HEARTBEATS}/configmaps/kube-root-ca.crt", given, manager="kube-controller-manager")
+    done = await cluster.run("uninstall", "--yes")
+    assert (done.status, done.err) == (0, "")
+    assert "  Namespace konnectivity-heartbeats\n" in done.out
+    assert api.get(HEARTBEATS) is None
+    assert api.items(BEATS) == []
+
+
+async def test_a_namespace_with_what_is_not_ours_stays_and_only_ours_goes(
+    api: KubeApi, cluster: Commands
+) -> None:
+    await cluster.run("install", *NEEDED, "--wait=false")
+    await cluster.run("install", *NEEDED, "--wait=false", "--name=other")
+    api.put(f"{BEATS}/konnectivity-agent-x7k2p", BEAT)
+    api.put(f"{BEATS}/other-x7k2p", BEAT)
+    done = await cluster.run("uninstall", "--yes")
+    assert (done.status, done.err) == (0, "")
+    stays = "Namespace konnectivity-heartbeats, in it is Lease other-x7k2p, Role other-heartbeats, "
+    assert f"Stays, for it is not ours: {stays}RoleBinding other-heartbeats\n" in done.out
+    assert [each["metadata"]["name"] for each in api.items(BEATS)] == ["other-x7k2p"]
+    last = await cluster.run("uninstall", "--yes", "--name=other")
+    assert (last.status, last.err, api.get(HEARTBEATS)) == (0, "", None)
+
+
+async def test_a_namespace_that_somebody_else_has_written_to_stays(
+    api: KubeApi, cluster: Commands
+) -> None:
+    api.put(HEARTBEATS, {"metadata": {"labels": {"team": "net"}}}, manager="kubectl-create")
+    await cluster.run("install", *NEEDED, "--wait=false")
+    done = await cluster.run("uninstall", "--yes")
+    assert (done.status, done.err) == (0, "")
+    assert "not ours: Namespace konnectivity-heartbeats, written by kubectl-create (Up" in done.out
+    assert (api.get(HEARTBEATS), api.get(WORKLOAD)) != (None, None)
+    assert api.items(f"{RIGHTS}/roles") == []
+
+
+async def test_a_namespace_that_cannot_be_looked_into_stays(
+    api: KubeApi, cluster: Commands
+) -> None:
+    """As when an extension of the API is away: Kubernetes would not empty it, either."""
+    await cluster.run("install", *NEEDED, "--wait=false")
+    api.faults.append(Fault("GET", "-heartbeats/pods", status=503, message="no endpoints"))
+    done = await cluster.run("uninstall", "--yes")
+    assert (done.status, api.get(WORKLOAD)) == (0, None)
+    assert "Namespace konnectivity-heartbeats, what is in it cannot be told: no end" in done.out
+    assert api.get(HEARTBEATS)
+
+
 async def test_agents_leave_before_their_rights_do(api: KubeApi, cluster: Commands) -> None:
     async with Rollouts(api):
         await cluster.run("install", *NEEDED)
@@ -139,9 +197,12 @@ async def test_agents_leave_before_their_rights_do(api: KubeApi, cluster: Comman
         await cluster.run("uninstall", "--yes")
     asked = [(each.method, each.path) for each in api.requests[before:]]
     deleted = [path.split("/")[-2] for method, path in asked if method == "DELETE"]
-    assert deleted == ["daemonsets", "clusterrolebindings", "serviceaccounts"]
+    assert deleted == [
+        *("namespaces", "daemonsets", "rolebindings", "roles"),
+        *("clusterrolebindings", "serviceaccounts"),
+    ]
     binding = next(
-        i for i, (method, path) in enumerate(asked) if method == "DELETE" and "roleb" in path
+        i for i, (method, path) in enumerate(asked) if method == "DELETE" and "rolebindings" in path
     )
     assert asked[binding - 1] == ("GET", "/api/v1/namespaces/kube-system/pods")
 

@@ -50,6 +50,10 @@ async def place(
         figures.version = found.version
         figures.real = request.param == "real"
         if figures.real:
+            if found.heartbeats == found.namespace:
+                figures.not_shown(
+                    "a namespace for heartbeats: no controller of this cluster empties namespaces"
+                )
             figures.not_shown("upgrades under load: no agent runs here (tests/e2e/test_rollout.py)")
         yield found
 

@@ -94,7 +94,8 @@ EDITS: Final[dict[str, tuple[str, Edit]]] = {
 def damages(key: Key) -> Iterator[tuple[str, Edit | None]]:
     """What is done to an object, by name; None: it is deleted."""
     yield "deleted", None
-    yield EDITS[key.kind]
+    if key.kind in EDITS:  # of a namespace nothing but its labels is ours
+        yield EDITS[key.kind]
     yield "labels stripped", _no_labels
     if key.kind in WORKLOADS:
         yield "scaled to 0", _no_agents

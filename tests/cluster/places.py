@@ -6,6 +6,7 @@ selector that no node fits: nothing that is there is touched, and nothing runs.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -46,6 +47,8 @@ class Place:
     kubeconfig: Path
     client: AsyncClient
     namespace: str
+    heartbeats: str
+    """The namespace of heartbeats: one of its own, if there is a controller that empties it."""
     name: str
     version: str
     versions: frozenset[str]
@@ -65,6 +68,7 @@ class Place:
             "lease_namespace": self.namespace,
             "authentication": "both" if self.token else "certificate",
             "count_leases": True,
+            "heartbeat_namespace": self.heartbeats,
             "network_policy": True,
             "destinations": ["10.0.0.0/8"],
             "monitoring": "monitoring.coreos.com/v1" in self.versions,
@@ -87,14 +91,21 @@ class Place:
             raise
 
     async def owned(self) -> list[Key]:
-        """All objects with the labels of these agents."""
+        """All objects with the labels of these agents, and the namespace that they have made."""
         found = []
-        for api_version, kind in (SECRET, *KINDS):
-            space = "" if kind == "ClusterRoleBinding" else self.namespace
-            place = Collection(self.client, collection_path(api_version, kind, space))
-            with suppress(failures()):  # a kind that the cluster does not know
-                items, _ = await place.list(f"k8s-app={self.name}")
-                found += [Key(api_version, kind, space, each["metadata"]["name"]) for each in items]
+        for space in dict.fromkeys((self.namespace, self.heartbeats)):
+            for api_version, kind in (SECRET, *KINDS):
+                if kind == "ClusterRoleBinding" and space != self.namespace:
+                    continue
+                scope = "" if kind == "ClusterRoleBinding" else space
+                place = Collection(self.client, collection_path(api_version, kind, scope))
+                with suppress(failures()):  # a kind that the cluster does not know
+                    items, _ = await place.list(f"k8s-app={self.name}")
+                    names = [each["metadata"]["name"] for each in items]
+                    found += [Key(api_version, kind, scope, name) for name in names]
+        space = Key("v1", "Namespace", "", self.heartbeats)
+        if self.heartbeats != self.namespace and await self.get(space):
+            found.append(space)
         return found
 
     async def kubectl(self, *arguments: str) -> str:
@@ -107,6 +118,9 @@ class Place:
         ours = await self.kubectl("get", everything, "-A", f"-lk8s-app={self.name}", "-oname")
         inside = await self._kinds("--namespaced=true")
         near = await self.kubectl("get", inside, f"-n{self.namespace}", "-oname")
+        if self.heartbeats != self.namespace:
+            spaces = await self.kubectl("get", "namespaces", "-oname")
+            ours += "".join(f"{each}\n" for each in _names(spaces) if self.heartbeats in each)
         return [*_names(ours), *(each for each in _names(near) if not _is_given(each))]
 
     async def _kinds(self, *flags: str) -> str:
@@ -139,6 +153,7 @@ async def fixture(folder: Path) -> AsyncIterator[Place]:
         nodes = ("node-1", "node-2")
         controllers = Workloads(api, ToldKubelet(), nodes=nodes, namespace=name, speed=1000)
         async with controllers, _place(config, name, folder) as place:
+            place.heartbeats = f"{name}-heartbeats"
             yield place
 
 
@@ -153,6 +168,8 @@ async def real(folder: Path) -> AsyncIterator[Place]:
         space = Collection(place.client, "api/v1/namespaces")
         await space.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         try:
+            if await _has_controllers(place):
+                place.heartbeats = f"{name}-heartbeats"
             yield place
         finally:
             await _clear_up(place, space)
@@ -162,13 +179,25 @@ async def real(folder: Path) -> AsyncIterator[Place]:
 async def _place(config: Path, name: str, folder: Path) -> AsyncIterator[Place]:
     client = connect(str(config), qps=500, burst=500)
     try:
-        place = Place(config, client, name, name, "", frozenset(), True, folder)
+        place = Place(config, client, name, name, name, "", frozenset(), True, folder)
         place.version = json.loads(await place.kubectl("get", "--raw=/version"))["gitVersion"]
         place.versions = frozenset((await place.kubectl("api-versions")).split())
         place.token = await place.get(BINDING) is None
         yield place
     finally:
         await client.close()
+
+
+async def _has_controllers(place: Place) -> bool:
+    """Whether somebody puts an account into a new namespace, and so empties it in the end."""
+    account = Key("v1", "ServiceAccount", place.namespace, "default")
+    try:
+        async with asyncio.timeout(5):
+            while await place.get(account) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _clear_up(place: Place, spaces: Collection) -> None:

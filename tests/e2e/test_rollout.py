@@ -56,7 +56,7 @@ async def fleet(
 
 @pytest.fixture
 async def kubelet(
-    folder: Path, authority: Authority, identity: Identity
+    api: KubeApi, folder: Path, authority: Authority, identity: Identity
 ) -> AsyncIterator[ProgramKubelet]:
     ca, certificate = folder / "ca", folder / "certificate"
     for directory in (ca, certificate):
@@ -64,7 +64,8 @@ async def kubelet(
     shutil.copy(authority.bundle, ca / "ca.crt")
     shutil.copy(identity.cert, certificate / "tls.crt")
     shutil.copy(identity.key, certificate / "tls.key")
-    kubelet = ProgramKubelet({CA_DIRECTORY: ca, CERTIFICATE_DIRECTORY: certificate})
+    mounts = {CA_DIRECTORY: ca, CERTIFICATE_DIRECTORY: certificate}
+    kubelet = ProgramKubelet(mounts, api.kubeconfig(folder))
     yield kubelet
     await kubelet.close()
 

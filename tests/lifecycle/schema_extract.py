@@ -21,7 +21,7 @@ Types = dict[str, dict[str, str]]
 """Type of each field by type and field; a `!` at the end: the field is required."""
 
 KINDS: Final = {
-    "v1": ("core_v1", "ConfigMap", "Pod", "Secret", "Service", "ServiceAccount"),
+    "v1": ("core_v1", "ConfigMap", "Namespace", "Pod", "Secret", "Service", "ServiceAccount"),
     "apps/v1": ("apps_v1", "DaemonSet", "Deployment"),
     "coordination.k8s.io/v1": ("coordination_v1", "Lease"),
     "networking.k8s.io/v1": ("networking_v1", "NetworkPolicy"),

@@ -20,6 +20,7 @@ from konnectivity.lifecycle.plan import (
     Known,
     Reason,
     is_paused,
+    is_premature,
     key_of,
     plan,
 )
@@ -61,6 +62,28 @@ def test_after_a_restart_of_ours_what_is_missing_beside_our_objects_is_restored(
     assert [(action.key.kind, action.reason) for action in actions] == [
         ("DaemonSet", Reason.RESTORE)
     ]
+
+
+SPACE = Key("v1", "Namespace", "", "heartbeats")
+GOING = {"metadata": {"name": "heartbeats", "deletionTimestamp": "2025-01-01T12:00:00Z"}}
+
+
+@pytest.mark.parametrize(
+    ("spaces", "premature"),
+    [
+        ({}, False),
+        ({SPACE: None}, True),
+        ({SPACE: GOING}, True),
+        ({SPACE: {"metadata": {"name": "heartbeats"}}}, False),
+    ],
+)
+def test_an_object_waits_for_its_namespace_if_that_is_ours_to_make(
+    spaces: dict[Key, Any], premature: bool
+) -> None:
+    role = Key("rbac.authorization.k8s.io/v1", "Role", "heartbeats", "agent")
+    assert is_premature(role, spaces) is premature
+    assert not is_premature(role._replace(namespace="kube-system"), spaces)
+    assert not is_premature(SPACE, spaces)
 
 
 def test_of_what_nothing_is_known_nothing_is_done() -> None:

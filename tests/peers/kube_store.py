@@ -342,6 +342,9 @@ class Store:
             if value is not None and old["metadata"].get(key) != value:
                 text = f"Precondition failed: {key} in precondition: {value}"
                 raise Refusal(409, f'{place.resource} "{place.name}": {text}')
+        if place.resource == "namespaces":
+            for inside in [each for each in self._objects if each.namespace == place.name]:
+                self._delete(inside)
         self._version += 1
         del self._objects[place]
         self._tell(Change(self._version, place, old, None))

@@ -87,10 +87,12 @@ class Run:
 class ProgramKubelet:
     """Runs `konnectivity agent` with the arguments of the pod's container.
 
-    `mounts` are folders here by the path where a pod mounts them.
+    `mounts` are folders here by the path where a pod mounts them; `kubeconfig` stands for the
+    mount of its service account, and says where the Kubernetes API is.
     """
 
     mounts: Mapping[str, Path]
+    kubeconfig: Path
     runs: dict[str, Run] = field(default_factory=dict)
     """By the name of the pod; those that have ended too, for their logs."""
 
@@ -100,29 +102,15 @@ class ProgramKubelet:
             "--health-server-host=127.0.0.1",
             f"--health-server-port={port}",
             f"--admin-server-port={free_port()}",
+            f"--kubeconfig={self.kubeconfig}",
         )
         doors = AsyncExitStack()
-        arguments = [self._here(each) for each in self._arguments(pod)]
-        program = await doors.enter_async_context(running("agent", *arguments, *own))
+        environment = _environment(pod)
+        arguments = [self._here(each) for each in _arguments(pod, environment)]
+        program = await doors.enter_async_context(
+            running("agent", *arguments, *own, environment=environment)
+        )
         self.runs[pod["metadata"]["name"]] = Run(program, port, doors)
-
-    def _arguments(self, pod: Object) -> list[str]:
-        """Those of the container, with its environment; the agent's id is one of them."""
-        container = pod["spec"]["containers"][0]
-        fields = {
-            "metadata.name": pod["metadata"]["name"],
-            "spec.nodeName": pod["spec"]["nodeName"],
-            "status.hostIP": "127.0.0.1",
-        }
-        values: dict[str, str] = {}
-        for each in container.get("env") or []:
-            source = each.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
-            values[each["name"]] = fields[source] if source else each["value"]
-        arguments = [f"--agent-id={values['PROXY_AGENT_ID']}", *container["args"]]
-        return [
-            re.sub(r"\$\((\w+)\)", lambda found: values.get(found[1], found[0]), each)
-            for each in arguments
-        ]
 
     def _here(self, argument: str) -> str:
         for path, folder in self.mounts.items():
@@ -160,6 +148,31 @@ class ProgramKubelet:
         """End all that still runs."""
         for run in self.runs.values():
             await run.doors.aclose()
+
+
+def _environment(pod: Object) -> dict[str, str]:
+    """That of the container, with what a kubelet knows of the pod."""
+    meta = pod["metadata"]
+    fields = {
+        "metadata.name": meta["name"],
+        "metadata.namespace": meta["namespace"],
+        "metadata.uid": meta["uid"],
+        "spec.nodeName": pod["spec"]["nodeName"],
+        "status.hostIP": "127.0.0.1",
+    }
+    values: dict[str, str] = {}
+    for each in pod["spec"]["containers"][0].get("env") or []:
+        source = each.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+        values[each["name"]] = fields[source] if source else each["value"]
+    return values
+
+
+def _arguments(pod: Object, environment: Mapping[str, str]) -> list[str]:
+    """Those of the container, with its variables in them."""
+    return [
+        re.sub(r"\$\((\w+)\)", lambda found: environment.get(found[1], found[0]), each)
+        for each in pod["spec"]["containers"][0]["args"]
+    ]
 
 
 async def _get(port: int, path: str) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from tests.peers.streams import PATIENCE
@@ -63,8 +64,10 @@ class Program:
 
 
 @asynccontextmanager
-async def running(*argv: str) -> AsyncIterator[Program]:
-    """`konnectivity <argv>`; killed at the end if it still runs."""
+async def running(
+    *argv: str, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Program]:
+    """`konnectivity <argv>`, with `environment` added; killed at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -72,6 +75,7 @@ async def running(*argv: str) -> AsyncIterator[Program]:
         *argv,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(environment or {})},
     )
     program = Program(process)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,13 +14,13 @@ from konnectivity.cli.cluster import ClusterOptions, Connection, on_cluster
 from konnectivity.cli.plain import PlainCommand, run
 from konnectivity.cli.progress import Progress, print_json
 from konnectivity.cli.run import FAILED, MISUSED, OK, complain
-from konnectivity.errors import ClusterError, ConfigError
+from konnectivity.errors import ClusterError
 from konnectivity.flag import flag
 from konnectivity.gotext import format_duration
-from konnectivity.lifecycle import access, stored_spec
+from konnectivity.lifecycle import access
 from konnectivity.lifecycle.availability import workloads_of
 from konnectivity.lifecycle.dependants import Dependants, dependants
-from konnectivity.lifecycle.removal import Found, find, remaining, remove
+from konnectivity.lifecycle.removal import Found, find, remaining, remove, spaces_of
 from konnectivity.lifecycle.spec import AGENT
 
 COMMAND: Final = PlainCommand(
@@ -99,14 +99,9 @@ async def _look(connection: Connection, options: UninstallOptions) -> _Seen:
 
 
 async def _namespaces(connection: Connection, options: UninstallOptions) -> list[str]:
-    """Where the objects are: leases, and the rights to them, may be elsewhere."""
+    """Where the objects are: leases, heartbeats and the rights to them may be elsewhere."""
     there = await workloads_of(connection.client, name=options.name, namespace=options.namespace)
-    found = [options.namespace]
-    for _, item in there:
-        with suppress(ConfigError):  # who wants to be rid of it need not repair it first
-            values = stored_spec.stored(item) or {}
-            found.append(values.get("lease_namespace", "kube-system"))
-    return found
+    return [options.namespace, *spaces_of(item for _, item in there)]
 
 
 def _announcement(seen: _Seen) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What an earlier specification has left in a cluster: found by our label, once, at the start.
 
-Only in the namespaces of what is wanted now, and only with the name of these agents: other agents
-in the same cluster are another manager's.
+Only in the namespaces of what is wanted now and in that of heartbeats, and only with the name of
+these agents: other agents in the same cluster are another manager's.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from konnectivity.kube import heartbeat
 from konnectivity.kube.client import describe, failures
 from konnectivity.kube.collection import Collection, Object, status_of
 from konnectivity.kube.resources import CLUSTER_SCOPED, collection_path, rule
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logs.get(__name__)
 
 LABELS: Final = ("app.kubernetes.io/part-of", "k8s-app")
+OF_HEARTBEATS: Final = frozenset(["Role", "RoleBinding"])
 FORBIDDEN, MISSING = 403, 404
 
 
@@ -54,7 +56,9 @@ async def leftovers(client: AsyncClient, wanted: Mapping[Key, Object]) -> set[Ke
     namespaces = {key.namespace for key in wanted if key.namespace}
     found: set[Key] = set()
     for api_version, kind in KINDS:
-        for namespace in sorted(namespaces) if kind not in CLUSTER_SCOPED else [""]:
+        # Heartbeats may have been wanted before, and no longer are.
+        spaces = namespaces | {heartbeat.NAMESPACE} if kind in OF_HEARTBEATS else namespaces
+        for namespace in sorted(spaces) if kind not in CLUSTER_SCOPED else [""]:
             for item in await _ours(client, api_version, kind, namespace, selector):
                 key = Key(api_version, kind, namespace, item["metadata"]["name"])
                 if key not in wanted and may_go(key, item):

@@ -22,6 +22,8 @@ PAUSED: Final = "konnectivity/paused"
 KEPT_BY: Final = "konnectivity/kept-by"
 """Annotation of the workload: the mark of a standing manager, which nobody else takes away."""
 WORKLOADS: Final = frozenset(["DaemonSet", "Deployment"])
+_THERE: Final[Object] = {"metadata": {}}
+"""Stands for namespaces that are not ours to make."""
 
 
 class Key(NamedTuple):
@@ -121,6 +123,14 @@ def plan(
         _plan_one(item, observed, overrides, known) for item in desired if key_of(item) in observed
     )
     return [action for action in actions if action is not None]
+
+
+def is_premature(key: Key, spaces: Mapping[Key, Object | None]) -> bool:
+    """Whether an object cannot be made yet: its namespace is one of `spaces`, and not there."""
+    if key.namespace:
+        space = spaces.get(Key("v1", "Namespace", "", key.namespace), _THERE)
+        return space is None or "deletionTimestamp" in space["metadata"]
+    return False
 
 
 def is_paused(observed: Mapping[Key, Object | None]) -> bool:

@@ -18,7 +18,7 @@ from konnectivity.lifecycle.apply import Applier, refusal
 from konnectivity.lifecycle.compare import Change
 from konnectivity.lifecycle.leftovers import leftovers
 from konnectivity.lifecycle.observe import Observer
-from konnectivity.lifecycle.plan import Action, Key, Reason, key_of, plan
+from konnectivity.lifecycle.plan import Action, Key, Reason, is_premature, key_of, plan
 from konnectivity.lifecycle.prune import may_go
 from konnectivity.lifecycle.suspects import UNKNOWN, suspects
 
@@ -109,15 +109,16 @@ async def examine(
 ) -> Preview:
     """Observe, plan, and try each write; `limit` is how long observing may take.
 
-    What must be created anew cannot be tried. `former` are the objects of the specification
-    before, if it is known: leftovers are looked for among them, too.
+    What must be created anew, or in a namespace that is not there yet, cannot be tried. `former`
+    are the objects of the specification before, if it is known: leftovers are looked for among
+    them, too.
     """
     observed, unknown = await observe_once(client, desired, limit=limit)
     actions = plan(desired, observed, overrides=overrides)
     applier = Applier(client)
     refused = {}
     for action in actions:
-        if action.recreate:
+        if action.recreate or is_premature(action.key, observed):
             continue
         try:
             await applier.perform(action, dry_run=True)

@@ -2,7 +2,7 @@
 
 The new workload first: what the old agents live on goes when the new ones are all there. What only
 restrains agents goes at once, for it may be what the new ones wait for. A namespace never goes: it
-would take along what is not ours.
+would take along what is not ours. Only an uninstall looks into one, and somebody has agreed to it.
 """
 
 from __future__ import annotations

@@ -27,7 +27,15 @@ from konnectivity.lifecycle.leftovers import search
 from konnectivity.lifecycle.metrics import ManagerCounters
 from konnectivity.lifecycle.observe import WATCHING, Observer
 from konnectivity.lifecycle.pace import Pace
-from konnectivity.lifecycle.plan import WORKLOADS, Action, Key, Reason, is_paused, plan
+from konnectivity.lifecycle.plan import (
+    WORKLOADS,
+    Action,
+    Key,
+    Reason,
+    is_paused,
+    is_premature,
+    plan,
+)
 from konnectivity.lifecycle.prune import is_replaced, may_go, removals
 from konnectivity.lifecycle.reachability import INTERVAL, keep_probing
 from konnectivity.lifecycle.rollout import LIMITS, Rollout, RolloutLimits
@@ -229,7 +237,8 @@ class Reconciler:
                 self._ledger.found_fine(key, live)
                 self._paces[key].settled()
                 self.failing.pop(key, None)
-        return actions
+        spaces = self.wanted.spaces(observed, self.observer.troubles)
+        return [each for each in actions if not is_premature(each.key, spaces)]
 
     def _with_pace(self, key: Key, item: Object, observed: Mapping[Key, Object | None]) -> Object:
         """The workload as it is to be now; all else as it is wanted."""

@@ -1,7 +1,8 @@
 """Takes the agents out of a cluster: only what is ours, in reverse order, until all of it is gone.
 
 Ours is what bears the labels of these agents and was applied by us. What bears the labels and
-was written by others alone is named, and stays.
+was written by others alone is named, and stays. A namespace takes along all that is in it, so it
+goes only if nobody else has written to it, and nothing in it is another's.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from konnectivity.errors import ClusterError
+from konnectivity.kube import heartbeat
 from konnectivity.kube.client import describe, failures
 from konnectivity.kube.collection import Collection, Object, status_of
 from konnectivity.kube.resources import CLUSTER_SCOPED, collection_path, rule
 from konnectivity.lifecycle.availability import pods_of
+from konnectivity.lifecycle.contents import objections
 from konnectivity.lifecycle.election import LEASE
+from konnectivity.lifecycle.fields import Writer, owned
 from konnectivity.lifecycle.plan import WORKLOADS, Key, is_ours, others
 from konnectivity.lifecycle.prune import KINDS
+from konnectivity.lifecycle.spec import AgentSpec
 from konnectivity.lifecycle.standing import holder, keeper, manager_lease
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 
 KEPT_LONGEST: Final = (("v1", "Secret"), ("coordination.k8s.io/v1", "Lease"))
 """What agents and managers may have made beside the objects of a specification."""
+HEARTBEATS: Final = "--heartbeat-namespace"
 INTERVAL: Final = 0.3
 """Seconds between two looks at what is on its way out."""
 FORBIDDEN, MISSING = 403, 404
@@ -33,8 +39,9 @@ FORBIDDEN, MISSING = 403, 404
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is of an install."""
+    """What there is of an install of the agents called `name`."""
 
+    name: str
     objects: tuple[tuple[Key, Object], ...] = ()
     """What is to go, in the order in which it goes."""
     foreign: tuple[str, ...] = ()
@@ -46,6 +53,21 @@ class Found:
     @property
     def keys(self) -> list[Key]:
         return [key for key, _ in self.objects]
+
+
+def spaces_of(workloads: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Namespaces of leases and heartbeats, by the agents' own flags, whoever has installed them.
+
+    The usual ones without a workload: that is what an uninstall leaves that was cut short.
+    """
+    found = []
+    for item in workloads:
+        pod = ((item.get("spec") or {}).get("template") or {}).get("spec") or {}
+        words = [word for each in pod.get("containers") or [] for word in each.get("args") or []]
+        flags = dict(str(word).split("=", 1) for word in words if "=" in str(word))
+        found.append(flags.get("--lease-namespace") or AgentSpec.lease_namespace)
+        found += [flags[HEARTBEATS]] if flags.get(HEARTBEATS) else []
+    return found or [AgentSpec.lease_namespace, AgentSpec.heartbeat_namespace]
 
 
 async def find(client: AsyncClient, *, name: str, namespaces: Iterable[str]) -> Found:
@@ -60,7 +82,11 @@ async def find(client: AsyncClient, *, name: str, namespaces: Iterable[str]) -> 
     unreadable: list[str] = []
     for api_version, kind in (*KEPT_LONGEST, *KINDS):
         for namespace in spaces if kind not in CLUSTER_SCOPED else [""]:
-            items = await _list(client, (api_version, kind, namespace), selector, unreadable)
+            where = (api_version, kind, namespace)
+            items = await _list(client, where, selector, unreadable)
+            if kind == "Lease":
+                beats = await _list(client, where, heartbeat.SELECTOR, unreadable)
+                items += [each for each in beats if _is_ours(kind, each, name)]
             for item in items:
                 key = Key(api_version, kind, namespace, item["metadata"]["name"])
                 if kind == "Lease" or is_ours(item):
@@ -73,19 +99,31 @@ async def find(client: AsyncClient, *, name: str, namespaces: Iterable[str]) -> 
         objects.insert(0, (Key("coordination.k8s.io/v1", "Lease", spaces[0], LEASE), lease))
     workloads = [item for key, item in objects if key.kind in WORKLOADS]
     standing = await keeper(client, spaces[0], workloads)
-    return Found(tuple(reversed(objects)), tuple(foreign), tuple(unreadable), standing)
+    for space in await _spaces_of_ours(client, spaces[1:], unreadable):
+        key = Key("v1", "Namespace", "", space["metadata"]["name"])
+        if why := await _objections(client, space, name):
+            foreign.append(f"{key}, {why}")
+        else:
+            # The first to go: once the agents are gone extensions of the API may be away, and
+            # Kubernetes empties no namespace without them.
+            objects.append((key, space))
+    return Found(name, tuple(reversed(objects)), tuple(foreign), tuple(unreadable), standing)
 
 
 async def remove(client: AsyncClient, found: Found) -> AsyncGenerator[str, None]:
     """Delete object after object, pods with their workload; a line for each that is gone.
 
+    A namespace is looked into once more, for time has passed.
+
     Raises:
-        ClusterError: an object is refused, or comes back.
+        ClusterError: an object is refused, or a namespace has something else in it by now.
     """
     for key, item in found.objects:
         collection = _collection(client, key)
         uid = str(item["metadata"].get("uid") or "")
         try:
+            if key.kind == "Namespace" and (why := await _objections(client, item, found.name)):
+                raise ClusterError(f"{key} is not as it was looked at: {why}")
             if await _delete(collection, key, uid):
                 async for line in _leaving(client, collection, key, item):
                     yield line
@@ -116,7 +154,7 @@ async def _leaving(
         there = await _get(collection, key.name)
         if there is not None and there["metadata"].get("uid") != item["metadata"].get("uid"):
             return  # another one, which `remaining` tells of
-        left = _finalizers(key, there)
+        left = [*_finalizers(key, there), *_hindrances(key, there)]
         if key.kind in WORKLOADS:
             pods = await pods_of(client, item)
             names = [str(pod["metadata"]["name"]) for pod in pods]
@@ -171,6 +209,55 @@ def _collection(client: AsyncClient, key: Key) -> Collection:
 def _finalizers(key: Key, item: Mapping[str, Any] | None) -> list[str]:
     names = (item or {}).get("metadata", {}).get("finalizers") or []
     return [f"{key} waits for its finalizers: {', '.join(names)}"] if names else []
+
+
+def _hindrances(key: Key, item: Mapping[str, Any] | None) -> Iterator[str]:
+    """Why Kubernetes has not emptied a namespace yet, in its own words."""
+    if key.kind == "Namespace" and item is not None:
+        found = item.get("status", {}).get("conditions") or []
+        told = [str(each.get("message")) for each in found if each.get("status") == "True"]
+        yield f"{key} is being emptied{': ' if told else ''}{', '.join(told)}"
+
+
+async def _spaces_of_ours(
+    client: AsyncClient, names: Iterable[str], unreadable: list[str]
+) -> list[Object]:
+    """Namespaces that we have applied."""
+    found = []
+    for name in names:
+        try:
+            space = await _get(Collection(client, collection_path("v1", "Namespace")), name)
+        except failures() as error:
+            if (status := status_of(error)) is None or status[0] != FORBIDDEN:
+                raise
+            unreadable.append(f"{describe(error)}; {rule(('get', 'delete'), 'v1', 'Namespace')}")
+        else:
+            found += [space] if space is not None and is_ours(space) else []
+    return found
+
+
+async def _objections(client: AsyncClient, space: Object, name: str) -> str:
+    """Why a namespace that we have applied stays; empty: it may go."""
+    if found := [each for each in others(space) if _has_values(each)]:
+        return f"written by {', '.join(map(str, found))}"
+    return await objections(
+        client,
+        str(space["metadata"]["name"]),
+        is_ours=lambda kind, item: _is_ours(kind, item, name),
+    )
+
+
+def _has_values(writer: Writer) -> bool:
+    """Whether a writer owns more than the bare maps of labels and annotations."""
+    return any(len(path) > 2 or path[0] != "f:metadata" for path in owned(writer.fields))
+
+
+def _is_ours(kind: str, item: Object, name: str) -> bool:
+    """Whether something in a namespace is of the agents called `name`, heartbeats among it."""
+    labels = item["metadata"].get("labels") or {}
+    if kind == "Lease" and labels.get(heartbeat.LABEL):
+        return str(item["metadata"]["name"]).startswith(f"{name}-")
+    return labels.get("k8s-app") == name and (kind == "Lease" or is_ours(item))
 
 
 def _all_writers(item: Object) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from konnectivity.kube.collection import Object
 from konnectivity.lifecycle.plan import WORKLOADS, Key, key_of
@@ -29,6 +29,16 @@ class Wanted:
     def workload(self) -> Key | None:
         """The agents."""
         return next((key for key in self.objects if key.kind in WORKLOADS), None)
+
+    def spaces(
+        self, observed: Mapping[Key, Object | None], troubles: Collection[Key]
+    ) -> dict[Key, Object | None]:
+        """Namespaces that are to be made, but for those that cannot be followed.
+
+        None: it is not there, or that is not known yet.
+        """
+        found = [key for key in self.objects if key.kind == "Namespace" and key not in troubles]
+        return {key: observed.get(key) for key in found}
 
     def change(self, objects: Iterable[Object], overrides: Sequence[str]) -> set[Key]:
         """Want other objects; return those that are wanted otherwise than before."""

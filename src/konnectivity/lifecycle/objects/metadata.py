@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from konnectivity.lifecycle.spec import AgentSpec, pairs
 
@@ -10,14 +10,17 @@ Object = dict[str, Any]
 """A Kubernetes object, or part of one, as plain JSON."""
 
 
+PART_OF: Final = {"app.kubernetes.io/part-of": "konnectivity"}
+
+
 def labels(spec: AgentSpec) -> dict[str, str]:
     """Labels of every object: both that published commands select by, and the user's own."""
-    return {
-        **pairs(spec.labels),
-        "app": spec.name,
-        "k8s-app": spec.name,
-        "app.kubernetes.io/part-of": "konnectivity",
-    }
+    return {**pairs(spec.labels), "app": spec.name, "k8s-app": spec.name, **PART_OF}
+
+
+def shared_labels(spec: AgentSpec) -> dict[str, str]:
+    """Labels of what agents of several names may share: nothing that they would quarrel about."""
+    return {**pairs(spec.labels), **PART_OF}
 
 
 def pod_labels(spec: AgentSpec) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from konnectivity.lifecycle.objects.metadata import Object, metadata
+from konnectivity.lifecycle.objects.metadata import Object, metadata, shared_labels
 from konnectivity.lifecycle.spec import AgentSpec
 
 GROUP: Final = "rbac.authorization.k8s.io"
@@ -41,14 +41,8 @@ def heartbeat_namespace(spec: AgentSpec) -> list[Object]:
     """
     if not spec.heartbeats or spec.heartbeat_namespace in (spec.namespace, spec.lease_namespace):
         return []
-    name = spec.heartbeat_namespace
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": metadata(spec, name=name, namespace=""),
-        }
-    ]
+    meta = {"name": spec.heartbeat_namespace, "labels": shared_labels(spec)}
+    return [{"apiVersion": "v1", "kind": "Namespace", "metadata": meta}]
 
 
 def _token_review(spec: AgentSpec, user: Object) -> Object:
