@@ -61,7 +61,7 @@ reference: $(VENV)/.runtime  ## write the generated pages of docs/reference anew
 	$(BIN)/python -m konnectivity.cli.commands_reference > docs/reference/commands.md
 
 deploy: $(VENV)/.runtime  ## write deploy/ anew: Helm chart, kustomizations, control plane
-	$(BIN)/python -m konnectivity.lifecycle.deploy
+	$(BIN)/python -m konnectivity.lifecycle.rendering.deploy
 
 constraints: $(VENV)/.created  ## pin the newest versions that pyproject.toml allows
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --group dev \

@@ -14,10 +14,10 @@ from tests.peers import tool
 from tests.peers.kube_api import Fault, KubeApi
 from tests.peers.kubelet import status
 
-from konnectivity.lifecycle.plan import key_of
-from konnectivity.lifecycle.render import render
-from konnectivity.lifecycle.spec import AgentSpec
-from konnectivity.lifecycle.stored_spec import FORMER, SPECIFICATION
+from konnectivity.lifecycle.reconciling.plan import key_of
+from konnectivity.lifecycle.rendering.render import render
+from konnectivity.lifecycle.specification.spec import AgentSpec
+from konnectivity.lifecycle.specification.stored_spec import FORMER, SPECIFICATION
 
 NEEDED = ("--server=konnectivity.example.com:8091", "--image=registry.example.com/k:1")
 RENDERED = render(AgentSpec(server=NEEDED[0][9:], image=NEEDED[1][8:]))

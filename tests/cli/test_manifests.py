@@ -13,9 +13,9 @@ import yaml
 from tests.lifecycle.specs import CA
 
 from konnectivity.cli.spec_reference import page
-from konnectivity.lifecycle.render import render
-from konnectivity.lifecycle.spec import AgentSpec
-from konnectivity.lifecycle.spec_file import load, read
+from konnectivity.lifecycle.rendering.render import render
+from konnectivity.lifecycle.specification.spec import AgentSpec
+from konnectivity.lifecycle.specification.spec_file import load, read
 
 NEEDED = ("--server=konnectivity.example.com:8091", "--image=registry.example.com/k:1")
 

@@ -9,7 +9,7 @@ from tests.cli.command import Commands
 from tests.cli.rollouts import Rollouts
 from tests.peers.kube_api import KubeApi
 
-from konnectivity.lifecycle.restart import RESTARTED
+from konnectivity.lifecycle.rollouts.restart import RESTARTED
 
 NEEDED = ("--server=konnectivity.example.com:8091", "--image=registry.example.com/k:1")
 WORKLOAD = "/apis/apps/v1/namespaces/kube-system/daemonsets/konnectivity-agent"

@@ -11,7 +11,7 @@ from tests.cluster.places import Place
 
 from konnectivity.kube.client import failures
 from konnectivity.kube.collection import Object, status_of
-from konnectivity.lifecycle.plan import WORKLOADS, Key
+from konnectivity.lifecycle.reconciling.plan import WORKLOADS, Key
 
 Edit = Callable[[Object], None]
 

@@ -15,7 +15,7 @@ from tests.peers.ports import free_port
 from tests.peers.program import Program, running
 from tests.peers.streams import PATIENCE
 
-from konnectivity.lifecycle.plan import Key
+from konnectivity.lifecycle.reconciling.plan import Key
 
 
 class Managed:

@@ -26,8 +26,8 @@ from tests.peers.workloads import Workloads
 from konnectivity.kube.client import connect, failures
 from konnectivity.kube.collection import Collection, Object, status_of
 from konnectivity.kube.resources import collection_path
-from konnectivity.lifecycle.plan import Key
-from konnectivity.lifecycle.prune import KINDS
+from konnectivity.lifecycle.reconciling.plan import Key
+from konnectivity.lifecycle.reconciling.prune import KINDS
 
 if TYPE_CHECKING:
     from lightkube import AsyncClient

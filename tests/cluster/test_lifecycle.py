@@ -17,8 +17,8 @@ from tests.cluster.timeline import Timeline
 from tests.peers.streams import PATIENCE
 
 from konnectivity.cli import certs
-from konnectivity.lifecycle.pace import LIMITS
-from konnectivity.lifecycle.plan import WORKLOADS, Key
+from konnectivity.lifecycle.reconciling.pace import LIMITS
+from konnectivity.lifecycle.reconciling.plan import WORKLOADS, Key
 
 pytestmark = pytest.mark.timeout(600)
 

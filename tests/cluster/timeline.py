@@ -11,7 +11,7 @@ from tests.peers.streams import PATIENCE
 
 from konnectivity.kube.collection import Collection, Object
 from konnectivity.kube.resources import collection_path
-from konnectivity.lifecycle.plan import Key
+from konnectivity.lifecycle.reconciling.plan import Key
 
 if TYPE_CHECKING:
     from lightkube import AsyncClient

@@ -22,10 +22,10 @@ from tests.peers.workloads import Workloads
 
 from konnectivity.kube.client import connect
 from konnectivity.lifecycle.objects.arguments import CA_DIRECTORY, CERTIFICATE_DIRECTORY
-from konnectivity.lifecycle.reconcile import ReconcileOptions, Reconciler
-from konnectivity.lifecycle.render import render
-from konnectivity.lifecycle.rollout import RolloutLimits
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.reconciling.reconcile import ReconcileOptions, Reconciler
+from konnectivity.lifecycle.rendering.render import render
+from konnectivity.lifecycle.rollouts.rollout import RolloutLimits
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 NODES = ("n1", "n2", "n3")
 SPEED = 20.0

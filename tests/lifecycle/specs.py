@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import trustme
 
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 CA = trustme.CA().cert_pem.bytes().decode()
 PLAIN = AgentSpec(

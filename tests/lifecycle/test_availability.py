@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from konnectivity.lifecycle.availability import judge, trouble
+from konnectivity.lifecycle.rollouts.availability import judge, trouble
 
 READY = {"conditions": [{"type": "Ready", "status": "True"}], "phase": "Running"}
 

@@ -19,16 +19,21 @@ from tests.peers import tool
 from tests.peers.kube_api import Fault, KubeApi
 
 from konnectivity.errors import CertificateError
-from konnectivity.lifecycle.certificate_objects import ROTATE, Material, render_with, united
-from konnectivity.lifecycle.certificates import REST
-from konnectivity.lifecycle.cluster import Cluster
-from konnectivity.lifecycle.conditions import Condition
-from konnectivity.lifecycle.metrics import ManagerCounters, families
-from konnectivity.lifecycle.options import ManagerOptions, validate
-from konnectivity.lifecycle.plan import key_of
-from konnectivity.lifecycle.reconcile import ReconcileOptions
-from konnectivity.lifecycle.render import render
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.credentials.certificate_objects import (
+    ROTATE,
+    Material,
+    render_with,
+    united,
+)
+from konnectivity.lifecycle.credentials.certificates import REST
+from konnectivity.lifecycle.managing.cluster import Cluster
+from konnectivity.lifecycle.managing.metrics import ManagerCounters, families
+from konnectivity.lifecycle.managing.options import ManagerOptions, validate
+from konnectivity.lifecycle.reconciling.conditions import Condition
+from konnectivity.lifecycle.reconciling.plan import key_of
+from konnectivity.lifecycle.reconciling.reconcile import ReconcileOptions
+from konnectivity.lifecycle.rendering.render import render
+from konnectivity.lifecycle.specification.spec import AgentSpec
 from konnectivity.observe.exposition import render as render_metrics
 from konnectivity.pki import files
 from konnectivity.pki.authority import Authority

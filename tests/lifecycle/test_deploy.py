@@ -16,13 +16,13 @@ from tests.lifecycle.specs import CA
 
 from konnectivity.cli.flags import parse
 from konnectivity.demo.egress import egress_selector_configuration
-from konnectivity.lifecycle import control_plane, deploy
-from konnectivity.lifecycle.chart import chart
-from konnectivity.lifecycle.chart_tree import merge
-from konnectivity.lifecycle.control_plane_spec import ControlPlaneSpec
 from konnectivity.lifecycle.objects.toleration import parse as parse_toleration
-from konnectivity.lifecycle.render import render
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.rendering import control_plane, deploy
+from konnectivity.lifecycle.rendering.chart import chart
+from konnectivity.lifecycle.rendering.chart_tree import merge
+from konnectivity.lifecycle.rendering.render import render
+from konnectivity.lifecycle.specification.control_plane_spec import ControlPlaneSpec
+from konnectivity.lifecycle.specification.spec import AgentSpec
 from konnectivity.server.options import ServerOptions, validate
 
 ROOT = Path(__file__).parents[2] / "deploy"
@@ -30,7 +30,7 @@ CHART = "helm/konnectivity-agent"
 
 
 def test_the_folder_is_what_the_renderer_makes() -> None:
-    assert deploy.present(ROOT) == deploy.files(), "run python -m konnectivity.lifecycle.deploy"
+    assert deploy.present(ROOT) == deploy.files(), "run make deploy"
 
 
 def test_a_file_that_is_no_longer_made_is_removed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.lifecycle.conftest import Connect
 from tests.peers.kube_api import Fault, KubeApi
 
 from konnectivity.kube.leases import parse_time
-from konnectivity.lifecycle.election import Election, ElectionTimes
+from konnectivity.lifecycle.managing.election import Election, ElectionTimes
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/konnectivity-manager"
 QUICK = ElectionTimes(duration=1.0, deadline=0.5, renewal=0.1, poll=0.05)

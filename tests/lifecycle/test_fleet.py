@@ -16,13 +16,13 @@ from tests.lifecycle.objects import ACCOUNT, PATHS, WORKLOAD, container_of
 from tests.lifecycle.specs import PLAIN
 from tests.peers.kube_api import Fault, KubeApi
 
-from konnectivity.lifecycle import fleet_report
-from konnectivity.lifecycle.cluster import Cluster
-from konnectivity.lifecycle.cluster_directory import ClusterDirectory
-from konnectivity.lifecycle.cluster_secrets import ClusterSecrets
-from konnectivity.lifecycle.fleet import Fleet
-from konnectivity.lifecycle.metrics import ManagerCounters, families
-from konnectivity.lifecycle.reconcile import ReconcileOptions
+from konnectivity.lifecycle.managing import fleet_report
+from konnectivity.lifecycle.managing.cluster import Cluster
+from konnectivity.lifecycle.managing.cluster_directory import ClusterDirectory
+from konnectivity.lifecycle.managing.cluster_secrets import ClusterSecrets
+from konnectivity.lifecycle.managing.fleet import Fleet
+from konnectivity.lifecycle.managing.metrics import ManagerCounters, families
+from konnectivity.lifecycle.reconciling.reconcile import ReconcileOptions
 from konnectivity.observe.exposition import render
 from konnectivity.observe.route import Request
 

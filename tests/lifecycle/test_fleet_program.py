@@ -18,7 +18,7 @@ from tests.peers.kube_http2 import Http2KubeApi
 from tests.peers.ports import free_port
 from tests.peers.program import Program, running
 
-from konnectivity.lifecycle.plan import KEPT_BY
+from konnectivity.lifecycle.reconciling.plan import KEPT_BY
 
 SPEC = """\
 server = "konnectivity.example.com:8091"

@@ -24,11 +24,11 @@ from tests.lifecycle.objects import (
 from tests.peers.kube_api import Fault, KubeApi
 
 from konnectivity.kube.watch import WatchOptions
-from konnectivity.lifecycle.metrics import ClusterFigures, families
-from konnectivity.lifecycle.pace import Pace, PaceLimits
-from konnectivity.lifecycle.plan import MANAGER, PAUSED, Key
-from konnectivity.lifecycle.preview import preview
-from konnectivity.lifecycle.reconcile import ReconcileOptions, Reconciler
+from konnectivity.lifecycle.managing.metrics import ClusterFigures, families
+from konnectivity.lifecycle.reconciling.pace import Pace, PaceLimits
+from konnectivity.lifecycle.reconciling.plan import MANAGER, PAUSED, Key
+from konnectivity.lifecycle.reconciling.preview import preview
+from konnectivity.lifecycle.reconciling.reconcile import ReconcileOptions, Reconciler
 from konnectivity.observe.exposition import render
 
 QUICK = WatchOptions(first_wait=0.02, longest_wait=0.1)

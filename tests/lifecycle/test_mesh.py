@@ -14,10 +14,10 @@ from tests.peers.kube_api import KubeApi
 
 from konnectivity.kube import heartbeat
 from konnectivity.kube.heartbeat import Connection, Failure, Heartbeat
-from konnectivity.lifecycle import mesh
-from konnectivity.lifecycle.cluster import Cluster
-from konnectivity.lifecycle.metrics import ManagerCounters
-from konnectivity.lifecycle.reconcile import ReconcileOptions
+from konnectivity.lifecycle.managing.cluster import Cluster
+from konnectivity.lifecycle.managing.metrics import ManagerCounters
+from konnectivity.lifecycle.reconciling.reconcile import ReconcileOptions
+from konnectivity.lifecycle.rollouts import mesh
 from konnectivity.observe.status import Time
 
 NAMESPACE = heartbeat.NAMESPACE

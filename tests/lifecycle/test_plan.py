@@ -10,9 +10,9 @@ from tests.lifecycle.objects import OVERRIDES, Object, binding, changed, contain
 from tests.lifecycle.objects import workload as wanted_workload
 from tests.peers import field_ownership
 
-from konnectivity.lifecycle.apply import taken_over
-from konnectivity.lifecycle.fields import leaves, owned, show, value_at, within, without
-from konnectivity.lifecycle.plan import (
+from konnectivity.lifecycle.reconciling.apply import taken_over
+from konnectivity.lifecycle.reconciling.fields import leaves, owned, show, value_at, within, without
+from konnectivity.lifecycle.reconciling.plan import (
     MANAGER,
     PAUSED,
     Action,
@@ -24,7 +24,7 @@ from konnectivity.lifecycle.plan import (
     key_of,
     plan,
 )
-from konnectivity.lifecycle.suspects import UNKNOWN, suspects
+from konnectivity.lifecycle.reconciling.suspects import UNKNOWN, suspects
 
 
 def applied(item: Object, live: Object | None = None) -> Object:

@@ -17,8 +17,8 @@ from tests.lifecycle.specs import CA, PLAIN, every
 from konnectivity.agent.options import AgentOptions, validate
 from konnectivity.cli.flags import parse
 from konnectivity.lifecycle.objects.toleration import parse as parse_toleration
-from konnectivity.lifecycle.render import render, to_yaml
-from konnectivity.lifecycle.spec import WORKLOAD_OVERRIDES, AgentSpec
+from konnectivity.lifecycle.rendering.render import render, to_yaml
+from konnectivity.lifecycle.specification.spec import WORKLOAD_OVERRIDES, AgentSpec
 
 ALL = list(every())
 

@@ -17,12 +17,12 @@ from tests.peers.kubelet import ToldKubelet, status
 from tests.peers.workloads import Workloads
 
 from konnectivity.kube.watch import WatchOptions
-from konnectivity.lifecycle.reconcile import ReconcileOptions, Reconciler
-from konnectivity.lifecycle.render import render
-from konnectivity.lifecycle.rollout import RolloutLimits
-from konnectivity.lifecycle.said import lacking
-from konnectivity.lifecycle.spec import AgentSpec
-from konnectivity.lifecycle.steering import STOPPED
+from konnectivity.lifecycle.reconciling.reconcile import ReconcileOptions, Reconciler
+from konnectivity.lifecycle.rendering.render import render
+from konnectivity.lifecycle.rollouts.rollout import RolloutLimits
+from konnectivity.lifecycle.rollouts.said import lacking
+from konnectivity.lifecycle.rollouts.steering import STOPPED
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 Object = dict[str, Any]
 ROOT = "/apis/apps/v1/namespaces/kube-system"

@@ -15,7 +15,7 @@ from tests.lifecycle import schema
 from tests.lifecycle.schema_extract import merged, types_of
 from tests.lifecycle.specs import PLAIN, every
 
-from konnectivity.lifecycle.render import render
+from konnectivity.lifecycle.rendering.render import render
 
 Object = dict[str, Any]
 

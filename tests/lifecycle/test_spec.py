@@ -10,10 +10,10 @@ import pytest
 from tests.lifecycle.specs import CA, PLAIN, every
 
 from konnectivity.errors import ConfigError
-from konnectivity.lifecycle import sizing
-from konnectivity.lifecycle.spec import AgentSpec
-from konnectivity.lifecycle.spec_check import problems
-from konnectivity.lifecycle.spec_file import load, read
+from konnectivity.lifecycle.specification import sizing
+from konnectivity.lifecycle.specification.spec import AgentSpec
+from konnectivity.lifecycle.specification.spec_check import problems
+from konnectivity.lifecycle.specification.spec_file import load, read
 
 MINIMAL = 'server = "konnectivity.example.com:8091"\nimage = "registry.example.com/k:1"\n'
 

@@ -11,13 +11,13 @@ from tests.lifecycle.specs import PLAIN
 from tests.peers.kube_api import KubeApi
 
 from konnectivity.kube.leases import format_time
-from konnectivity.lifecycle.availability import workloads_of
-from konnectivity.lifecycle.cluster import Cluster
-from konnectivity.lifecycle.metrics import ManagerCounters
-from konnectivity.lifecycle.plan import KEPT_BY, WORKLOADS, Key, plan
-from konnectivity.lifecycle.reconcile import ReconcileOptions
-from konnectivity.lifecycle.render import render
-from konnectivity.lifecycle.standing import dismiss, keeper, mark, marked
+from konnectivity.lifecycle.managing.cluster import Cluster
+from konnectivity.lifecycle.managing.metrics import ManagerCounters
+from konnectivity.lifecycle.managing.standing import dismiss, keeper, mark, marked
+from konnectivity.lifecycle.reconciling.plan import KEPT_BY, WORKLOADS, Key, plan
+from konnectivity.lifecycle.reconciling.reconcile import ReconcileOptions
+from konnectivity.lifecycle.rendering.render import render
+from konnectivity.lifecycle.rollouts.availability import workloads_of
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/{}/leases/konnectivity-manager"
 DAEMONSET = Key("apps/v1", "DaemonSet", "kube-system", "konnectivity-agent")

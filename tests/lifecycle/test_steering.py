@@ -9,12 +9,12 @@ from typing import Any
 from tests.lifecycle.specs import PLAIN
 from tests.peers import field_ownership
 
-from konnectivity.lifecycle.generations import is_new, is_ready, mark
 from konnectivity.lifecycle.objects.workload import workload
-from konnectivity.lifecycle.plan import MANAGER, WORKLOADS, Action, Key, Reason
-from konnectivity.lifecycle.progress import progress
-from konnectivity.lifecycle.prune import removals
-from konnectivity.lifecycle.steering import STOPPED, Steering, stop
+from konnectivity.lifecycle.reconciling.plan import MANAGER, WORKLOADS, Action, Key, Reason
+from konnectivity.lifecycle.reconciling.prune import removals
+from konnectivity.lifecycle.rollouts.generations import is_new, is_ready, mark
+from konnectivity.lifecycle.rollouts.progress import progress
+from konnectivity.lifecycle.rollouts.steering import STOPPED, Steering, stop
 
 Object = dict[str, Any]
 DEPLOYED = replace(PLAIN, mode="deployment", replicas=2)

@@ -8,9 +8,9 @@ import pytest
 from tests.lifecycle.specs import every
 
 from konnectivity.errors import ConfigError
-from konnectivity.lifecycle.render import render
-from konnectivity.lifecycle.spec import AgentSpec
-from konnectivity.lifecycle.stored_spec import SPECIFICATION, encode, stored
+from konnectivity.lifecycle.rendering.render import render
+from konnectivity.lifecycle.specification.spec import AgentSpec
+from konnectivity.lifecycle.specification.stored_spec import SPECIFICATION, encode, stored
 
 
 def installed(spec: AgentSpec, text: str) -> dict[str, object]:

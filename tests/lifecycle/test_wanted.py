@@ -17,12 +17,12 @@ from tests.peers.workloads import Workloads
 
 from konnectivity.kube.resources import collection_path
 from konnectivity.kube.watch import WatchOptions
-from konnectivity.lifecycle.plan import key_of
-from konnectivity.lifecycle.prune import KINDS
-from konnectivity.lifecycle.reconcile import ReconcileOptions, Reconciler
-from konnectivity.lifecycle.render import render
-from konnectivity.lifecycle.spec import AgentSpec
-from konnectivity.lifecycle.spec_watch import SpecWatch
+from konnectivity.lifecycle.reconciling.plan import key_of
+from konnectivity.lifecycle.reconciling.prune import KINDS
+from konnectivity.lifecycle.reconciling.reconcile import ReconcileOptions, Reconciler
+from konnectivity.lifecycle.rendering.render import render
+from konnectivity.lifecycle.specification.spec import AgentSpec
+from konnectivity.lifecycle.specification.spec_watch import SpecWatch
 
 Object = dict[str, Any]
 ACCOUNT = "/api/v1/namespaces/kube-system/serviceaccounts/konnectivity-agent"

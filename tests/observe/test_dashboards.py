@@ -19,11 +19,11 @@ import yaml
 from tests.peers.tool import run
 
 from konnectivity.agent.metrics import AGENT
-from konnectivity.lifecycle.alerts import ALERTS, Alert, rule_file
-from konnectivity.lifecycle.dashboards import DASHBOARDS, files
-from konnectivity.lifecycle.metrics import MANAGER
+from konnectivity.lifecycle.managing.metrics import MANAGER
 from konnectivity.lifecycle.objects.monitoring import monitoring
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.rendering.alerts import ALERTS, Alert, rule_file
+from konnectivity.lifecycle.rendering.dashboards import DASHBOARDS, files
+from konnectivity.lifecycle.specification.spec import AgentSpec
 from konnectivity.observe.exposition import Metric
 from konnectivity.observe.process import PROCESS
 from konnectivity.server.metrics import SERVER

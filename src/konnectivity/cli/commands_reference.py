@@ -15,7 +15,7 @@ from konnectivity.cli.cluster import ClusterOptions
 from konnectivity.cli.plain import PlainCommand
 from konnectivity.cli.spec import SpecCommand
 from konnectivity.flag import Flag, flags_of
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 WIDTH: Final = 100  # columns of the page
 HEAD: Final = """\

@@ -17,10 +17,10 @@ from konnectivity.cli.progress import Progress, print_json
 from konnectivity.cli.run import MISUSED, OK
 from konnectivity.errors import ClusterError, ConfigError
 from konnectivity.flag import flag
-from konnectivity.lifecycle import stored_spec
-from konnectivity.lifecycle.availability import workloads_of
-from konnectivity.lifecycle.preview import examine
-from konnectivity.lifecycle.render import render
+from konnectivity.lifecycle.reconciling.preview import examine
+from konnectivity.lifecycle.rendering.render import render
+from konnectivity.lifecycle.rollouts.availability import workloads_of
+from konnectivity.lifecycle.specification import stored_spec
 
 COMMAND: Final = spec.SpecCommand(
     name="konnectivity diff",

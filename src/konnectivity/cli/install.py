@@ -17,12 +17,14 @@ from konnectivity.cli.run import FAILED, OK, complain
 from konnectivity.errors import ClusterError
 from konnectivity.flag import flag
 from konnectivity.kube.collection import Object
-from konnectivity.lifecycle import access, standing, stored_spec
-from konnectivity.lifecycle.availability import workloads_of
-from konnectivity.lifecycle.installation import Installation, Outcome
-from konnectivity.lifecycle.plan import Key, Reason, key_of
-from konnectivity.lifecycle.preview import Preview, examine
-from konnectivity.lifecycle.render import render
+from konnectivity.lifecycle.installing import access
+from konnectivity.lifecycle.installing.installation import Installation, Outcome
+from konnectivity.lifecycle.managing import standing
+from konnectivity.lifecycle.reconciling.plan import Key, Reason, key_of
+from konnectivity.lifecycle.reconciling.preview import Preview, examine
+from konnectivity.lifecycle.rendering.render import render
+from konnectivity.lifecycle.rollouts.availability import workloads_of
+from konnectivity.lifecycle.specification import stored_spec
 
 INSTALL: Final = spec.SpecCommand(
     name="konnectivity install",

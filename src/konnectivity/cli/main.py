@@ -118,13 +118,13 @@ def _agent(argv: Sequence[str], name: str = "konnectivity agent") -> int:
 
 
 def _manager(argv: Sequence[str], name: str = "konnectivity manager") -> int:
-    from konnectivity.lifecycle.options import ManagerOptions, validate
+    from konnectivity.lifecycle.managing.options import ManagerOptions, validate
 
     program = Program(
         name="manager",
         options=ManagerOptions,
         validate=validate,
-        app="konnectivity.lifecycle.manager:run",
+        app="konnectivity.lifecycle.managing.manager:run",
         about=MANAGER_ABOUT,
         examples=MANAGER_EXAMPLES,
     )

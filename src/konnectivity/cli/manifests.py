@@ -12,9 +12,9 @@ from konnectivity.cli import spec
 from konnectivity.cli.run import OK
 from konnectivity.flag import flag
 from konnectivity.gotext import quote
-from konnectivity.lifecycle import control_plane
-from konnectivity.lifecycle.control_plane_spec import ControlPlaneSpec
-from konnectivity.lifecycle.render import render, to_yaml
+from konnectivity.lifecycle.rendering import control_plane
+from konnectivity.lifecycle.rendering.render import render, to_yaml
+from konnectivity.lifecycle.specification.control_plane_spec import ControlPlaneSpec
 
 COMMAND: Final = spec.SpecCommand(
     name="konnectivity manifests",

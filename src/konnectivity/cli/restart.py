@@ -16,11 +16,12 @@ from konnectivity.errors import ClusterError
 from konnectivity.flag import flag
 from konnectivity.gotext import format_duration
 from konnectivity.kube.collection import Object
-from konnectivity.lifecycle import access, restart
-from konnectivity.lifecycle.access import Right
-from konnectivity.lifecycle.availability import Availability, follow, pods_of, workloads_of
-from konnectivity.lifecycle.plan import Key
-from konnectivity.lifecycle.spec import AGENT
+from konnectivity.lifecycle.installing import access
+from konnectivity.lifecycle.installing.access import Right
+from konnectivity.lifecycle.reconciling.plan import Key
+from konnectivity.lifecycle.rollouts import restart
+from konnectivity.lifecycle.rollouts.availability import Availability, follow, pods_of, workloads_of
+from konnectivity.lifecycle.specification.spec import AGENT
 
 COMMAND: Final = PlainCommand(
     name="konnectivity restart",

@@ -13,8 +13,8 @@ from konnectivity.cli.run import FAILED, MISUSED, OK, complain, guard, version
 from konnectivity.errors import ClusterError, ConfigError
 from konnectivity.flag import flag
 from konnectivity.gotext import one_line
-from konnectivity.lifecycle import spec_check, spec_file
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.specification import spec_check, spec_file
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 
 @dataclass(frozen=True)

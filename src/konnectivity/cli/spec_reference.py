@@ -11,9 +11,9 @@ import textwrap
 from typing import Final
 
 from konnectivity.flag import BOOL, DURATION, INT, STRINGS, Flag, flags_of
-from konnectivity.lifecycle import sizing
-from konnectivity.lifecycle.control_plane_spec import ControlPlaneSpec
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.specification import sizing
+from konnectivity.lifecycle.specification.control_plane_spec import ControlPlaneSpec
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 WIDTH: Final = 100  # columns of the page
 HEAD: Final = """\

@@ -17,11 +17,11 @@ from konnectivity.cli.run import FAILED, MISUSED, OK, complain
 from konnectivity.errors import ClusterError
 from konnectivity.flag import flag
 from konnectivity.gotext import format_duration
-from konnectivity.lifecycle import access
-from konnectivity.lifecycle.availability import workloads_of
-from konnectivity.lifecycle.dependants import Dependants, dependants
-from konnectivity.lifecycle.removal import Found, find, remaining, remove, spaces_of
-from konnectivity.lifecycle.spec import AGENT
+from konnectivity.lifecycle.installing import access
+from konnectivity.lifecycle.installing.dependants import Dependants, dependants
+from konnectivity.lifecycle.installing.removal import Found, find, remaining, remove, spaces_of
+from konnectivity.lifecycle.rollouts.availability import workloads_of
+from konnectivity.lifecycle.specification.spec import AGENT
 
 COMMAND: Final = PlainCommand(
     name="konnectivity uninstall",

@@ -13,8 +13,8 @@ from konnectivity.diagnose.check import Source
 from konnectivity.diagnose.facts import AgentFacts, Facts, ServerFacts
 from konnectivity.diagnose.surroundings import Surroundings
 from konnectivity.gotext import one_line
-from konnectivity.lifecycle.plan import Action
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.reconciling.plan import Action
+from konnectivity.lifecycle.specification.spec import AgentSpec
 from konnectivity.observe.status import Event, ServerStatus
 
 SETTLING: Final = 30.0

@@ -30,11 +30,11 @@ from konnectivity.diagnose.sources import ClusterSource, ServerSource, Sources, 
 from konnectivity.diagnose.surroundings import Surroundings, survey
 from konnectivity.errors import ConfigError, LinkError
 from konnectivity.kube.client import connect
-from konnectivity.lifecycle import spec_check, spec_file
-from konnectivity.lifecycle.plan import Action, Reason, plan
-from konnectivity.lifecycle.preview import observe_once
-from konnectivity.lifecycle.render import render
-from konnectivity.lifecycle.spec import AGENT_PORT, AgentSpec
+from konnectivity.lifecycle.reconciling.plan import Action, Reason, plan
+from konnectivity.lifecycle.reconciling.preview import observe_once
+from konnectivity.lifecycle.rendering.render import render
+from konnectivity.lifecycle.specification import spec_check, spec_file
+from konnectivity.lifecycle.specification.spec import AGENT_PORT, AgentSpec
 from konnectivity.net.address import AddressError, split_host_port
 
 if TYPE_CHECKING:

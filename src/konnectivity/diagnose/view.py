@@ -17,12 +17,12 @@ from konnectivity.diagnose.causes import Cause, causes
 from konnectivity.diagnose.facts import Facts, ServerFacts
 from konnectivity.diagnose.matrix import AgentRow, Pair, lacking, rows, server_names
 from konnectivity.gotext import one_line
-from konnectivity.lifecycle.plan import MANAGER
+from konnectivity.lifecycle.reconciling.plan import MANAGER
 from konnectivity.observe.status import Time
 
 SCHEMA: Final = "konnectivity.status/v1"
 HEALS: Final = frozenset(["Restored", "DriftReverted"])
-"""Reasons of Events that tell of something put right (lifecycle/reconcile.py)."""
+"""Reasons of Events that tell of something put right (lifecycle/reconciling/reconcile.py)."""
 
 Verdict = Literal["healthy", "degraded", "down", "unknown"]
 Answer = Literal["ok", "bad", "unknown"]

@@ -11,10 +11,10 @@ from tests.peers.kube_api import KubeApi
 
 from konnectivity.kube.client import connect
 from konnectivity.kube.leases import format_time
-from konnectivity.lifecycle.apply import Applier
-from konnectivity.lifecycle.plan import key_of, plan
-from konnectivity.lifecycle.render import render
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.reconciling.apply import Applier
+from konnectivity.lifecycle.reconciling.plan import key_of, plan
+from konnectivity.lifecycle.rendering.render import render
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 IMAGE = "registry.example.com/konnectivity:1.0"
 NAMESPACE = "kube-system"

@@ -13,7 +13,7 @@ from konnectivity.diagnose.pods import pod_facts
 from konnectivity.diagnose.policy import Destination, Ruling, destination_in_cluster, egress
 from konnectivity.diagnose.surroundings import labels_of, mappings
 from konnectivity.kube.leases import server_of
-from konnectivity.lifecycle.spec import pairs
+from konnectivity.lifecycle.specification.spec import pairs
 from konnectivity.net.address import AddressError, join_host_port, parse_ip, split_host_port
 
 ALLOWING: Final = "konnectivity-agent-allow"

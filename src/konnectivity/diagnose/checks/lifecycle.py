@@ -10,8 +10,8 @@ from konnectivity.diagnose.case import Case, moment
 from konnectivity.diagnose.check import Check, Finding, Layer, Severity, Source
 from konnectivity.gotext import one_line
 from konnectivity.kube.leases import State, judge
-from konnectivity.lifecycle.election import LEASE
-from konnectivity.lifecycle.plan import MANAGER
+from konnectivity.lifecycle.managing.election import LEASE
+from konnectivity.lifecycle.reconciling.plan import MANAGER
 
 DAY: Final = 86400.0
 HEALS: Final = frozenset(["Restored", "DriftReverted"])

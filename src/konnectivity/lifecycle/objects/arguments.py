@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from konnectivity.gotext import format_duration
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 COMMAND: Final = "/proxy-agent"
 HEALTH_PORT: Final = 8093

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
-from konnectivity.lifecycle.control_plane_spec import ControlPlaneSpec
 from konnectivity.lifecycle.objects.metadata import Object
 from konnectivity.lifecycle.objects.server import NAME, STOPPED, asks_kubernetes, container
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.specification.control_plane_spec import ControlPlaneSpec
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 PROTOCOLS: Final[Mapping[str, str]] = {"grpc": "GRPC", "http-connect": "HTTPConnect"}
 """The frontend's mode, and the `proxyProtocol` that speaks it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from konnectivity.lifecycle.spec import AgentSpec, pairs
+from konnectivity.lifecycle.specification.spec import AgentSpec, pairs
 
 Object = dict[str, Any]
 """A Kubernetes object, or part of one, as plain JSON."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from konnectivity.lifecycle.alerts import ALERTS, group
 from konnectivity.lifecycle.objects.arguments import HEALTH_PORT
 from konnectivity.lifecycle.objects.metadata import Object, metadata
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.rendering.alerts import ALERTS, group
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 OPERATOR: Final = "monitoring.coreos.com/v1"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from konnectivity.lifecycle import sizing
 from konnectivity.lifecycle.objects.arguments import (
     CA_DIRECTORY,
     CA_FILE,
@@ -18,7 +17,8 @@ from konnectivity.lifecycle.objects.arguments import (
 )
 from konnectivity.lifecycle.objects.metadata import Object, pod_labels
 from konnectivity.lifecycle.objects.toleration import tolerations
-from konnectivity.lifecycle.spec import CONTAINER, AgentSpec, pairs
+from konnectivity.lifecycle.specification import sizing
+from konnectivity.lifecycle.specification.spec import CONTAINER, AgentSpec, pairs
 
 USER: Final = 65532
 """The user of the image, which is nobody on the node."""

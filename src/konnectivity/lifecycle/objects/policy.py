@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from konnectivity.lifecycle.objects.arguments import HEALTH_PORT
 from konnectivity.lifecycle.objects.metadata import Object, metadata
-from konnectivity.lifecycle.spec import AgentSpec, pairs
+from konnectivity.lifecycle.specification.spec import AgentSpec, pairs
 
 DNS_PORT = 53
 HTTPS_PORT = 443

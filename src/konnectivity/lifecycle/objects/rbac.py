@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from konnectivity.lifecycle.objects.metadata import Object, metadata, shared_labels
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 GROUP: Final = "rbac.authorization.k8s.io"
 BINDING: Final = "system:konnectivity-server"

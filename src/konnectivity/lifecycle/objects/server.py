@@ -6,9 +6,9 @@ import math
 from typing import Final
 
 from konnectivity.gotext import format_duration
-from konnectivity.lifecycle.control_plane_spec import ControlPlaneSpec
 from konnectivity.lifecycle.objects.metadata import Object
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.specification.control_plane_spec import ControlPlaneSpec
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 NAME: Final = "konnectivity-server"
 COMMAND: Final = "/proxy-server"

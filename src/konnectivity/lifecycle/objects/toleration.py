@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from konnectivity.lifecycle.objects.metadata import Object
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 EVERYTHING: Final = ("*",)
 """For a DaemonSet: an agent helps most on the node that is broken."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from konnectivity.lifecycle.objects.metadata import Object, metadata
 from konnectivity.lifecycle.objects.pod import CA_BUNDLE, pod_template, replicas
-from konnectivity.lifecycle.spec import AgentSpec
+from konnectivity.lifecycle.specification.spec import AgentSpec
 
 MIN_READY = 10  # seconds in which the manager may find that a new agent does not work
 

@@ -1,0 +1,1 @@
+"""The program `konnectivity manager`: one cluster or many."""

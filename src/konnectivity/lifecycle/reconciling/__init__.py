@@ -1,0 +1,1 @@
+"""Keeps the objects of one cluster as wanted: observe, plan, apply."""

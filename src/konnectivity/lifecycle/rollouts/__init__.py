@@ -1,0 +1,1 @@
+"""New agents for old ones: followed, judged, stopped."""

@@ -1,0 +1,1 @@
+"""What is to be installed, as data: read, checked, kept, followed."""
