@@ -10,8 +10,8 @@ from typing import Final, TypeVar
 
 from rich.console import Console
 
-from konnectivity.cli.flags import parse, usage
-from konnectivity.cli.run import INTERRUPTED, MISUSED, OK, complain, guard, version
+from konnectivity.cli.flags import parse
+from konnectivity.cli.run import INTERRUPTED, MISUSED, OK, complain, guard, has_told
 from konnectivity.diagnose.sources import SourceOptions, Sources, configured, from_options, problems
 from konnectivity.errors import ConfigError
 
@@ -48,12 +48,7 @@ def run(
             line = parse(options, argv, defaults=configured(line.options, os.environ))
     except ConfigError as error:
         return complain(f"{error}; see {command.name} --help", status=MISUSED)
-    if line.wants_help:
-        about, examples = command.about, command.examples
-        sys.stdout.write(usage(options, command=command.name, about=about, examples=examples))
-        return OK
-    if line.wants_version:
-        sys.stdout.write(version())
+    if has_told(line, options, command=command.name, of=command):
         return OK
     wrong = [*line.warnings, *problems(line.options), *check(line.options)]
     for each in wrong:

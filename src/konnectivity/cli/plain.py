@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from konnectivity.cli.flags import parse, usage
-from konnectivity.cli.run import MISUSED, OK, complain, guard, version
+from konnectivity.cli.flags import parse
+from konnectivity.cli.run import MISUSED, OK, complain, guard, has_told, warn
 from konnectivity.errors import ConfigError
-from konnectivity.gotext import one_line
 
 T = TypeVar("T")
 
@@ -37,14 +35,8 @@ def run(
         line = parse(options, argv)
     except ConfigError as error:
         return complain(f"{error}; see {command.name} --help", status=MISUSED)
-    for warning in line.warnings:
-        sys.stderr.write(f"{one_line(warning)}\n")
-    if line.wants_help:
-        about, examples = command.about, command.examples
-        sys.stdout.write(usage(options, command=command.name, about=about, examples=examples))
-        return OK
-    if line.wants_version:
-        sys.stdout.write(version())
+    warn(line)
+    if has_told(line, options, command=command.name, of=command):
         return OK
     problems = list(check(line.options))
     for problem in problems:

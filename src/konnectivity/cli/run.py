@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from konnectivity import __version__
-from konnectivity.cli.flags import parse, settings, usage
+from konnectivity.cli.flags import CommandLine, parse, settings, usage
 from konnectivity.errors import ConfigError, KonnectivityError
 from konnectivity.flag import flags_of
 from konnectivity.gotext import one_line
@@ -50,21 +50,37 @@ def start(
         line = parse(program.options, argv, defaults=identity(program.options, environ))
     except ConfigError as error:
         return complain(f"{error}; see {command} --help", status=MISUSED)
-    for warning in line.warnings:
-        sys.stderr.write(f"{one_line(warning)}\n")
-    if line.wants_help:
-        text = usage(
-            program.options, command=command, about=program.about, examples=program.examples
-        )
-        sys.stdout.write(text)
-        return OK
-    if line.wants_version:
-        sys.stdout.write(version())
+    warn(line)
+    if has_told(line, program.options, command=command, of=program):
         return OK
     problems = program.validate(line.options)
     for problem in problems:
         complain(f"failed to validate {program.name} options with {problem}", status=MISUSED)
     return MISUSED if problems else guard(lambda: _run(program, line.options))
+
+
+class Described(Protocol):
+    """What the help of a command says of it."""
+
+    @property
+    def about(self) -> str: ...
+    @property
+    def examples(self) -> Sequence[str]: ...
+
+
+def warn(line: CommandLine[Any]) -> None:
+    """Say what is odd about the flags that were given, and does no harm."""
+    for warning in line.warnings:
+        sys.stderr.write(f"{one_line(warning)}\n")
+
+
+def has_told(line: CommandLine[Any], options: type, *, command: str, of: Described) -> bool:
+    """Print the help or the version, if that is what was asked for."""
+    if line.wants_help:
+        sys.stdout.write(usage(options, command=command, about=of.about, examples=of.examples))
+    elif line.wants_version:
+        sys.stdout.write(version())
+    return line.wants_help or line.wants_version
 
 
 def guard(run: Callable[[], int]) -> int:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from konnectivity.cli.flags import parse, usage
-from konnectivity.cli.run import FAILED, MISUSED, OK, complain, guard, version
+from konnectivity.cli.flags import parse
+from konnectivity.cli.run import FAILED, MISUSED, OK, complain, guard, has_told, warn
 from konnectivity.errors import ClusterError, ConfigError
 from konnectivity.flag import flag
-from konnectivity.gotext import one_line
 from konnectivity.lifecycle.specification import spec_check, spec_file
 from konnectivity.lifecycle.specification.spec import AgentSpec
 
@@ -66,14 +64,8 @@ def run(
         return complain(str(error), status=FAILED)
     except ConfigError as error:
         return complain(f"{error}; see {command.name} --help", status=MISUSED)
-    for warning in line.warnings:
-        sys.stderr.write(f"{one_line(warning)}\n")
-    if line.wants_help:
-        about, examples = command.about, command.examples
-        sys.stdout.write(usage(options, command=command.name, about=about, examples=examples))
-        return OK
-    if line.wants_version:
-        sys.stdout.write(version())
+    warn(line)
+    if has_told(line, options, command=command.name, of=command):
         return OK
     problems = [*wrong, *spec_check.problems(line.options), *check(line.options)]
     for problem in problems:
