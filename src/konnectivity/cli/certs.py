@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from konnectivity.cli import certs_report
-from konnectivity.cli.flags import CommandLine, parse, usage
-from konnectivity.cli.run import FAILED, MISUSED, OK, complain, guard, version
+from konnectivity.cli.flags import CommandLine, parse
+from konnectivity.cli.run import FAILED, MISUSED, OK, complain, guard, has_told
 from konnectivity.errors import CertificateError, ConfigError
 from konnectivity.flag import flag
 from konnectivity.pki.authority import BACKDATED, LEAF_LIFETIME, Authority
@@ -271,12 +271,7 @@ def _run(action: Action, argv: Sequence[str], name: str) -> int:
         line: CommandLine[Any] = parse(action.options, argv)
     except ConfigError as error:
         raise ConfigError(f"{error}; see {name} --help") from error
-    if line.wants_help:
-        text = usage(action.options, command=name, about=action.about, examples=action.examples)
-        sys.stdout.write(text)
-        return OK
-    if line.wants_version:
-        sys.stdout.write(version())
+    if has_told(line, action.options, command=name, of=action):
         return OK
     if line.warnings:
         raise ConfigError(f"{line.warnings[0]}; see {name} --help")
