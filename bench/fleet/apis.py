@@ -59,7 +59,8 @@ class TimedApi(Http2KubeApi):
         self._delete(place)
         try:
             async with asyncio.timeout(PATIENCE):
-                return await waiting - started
+                restored: float = await waiting
+                return restored - started
         except TimeoutError:
             return PATIENCE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from konnectivity.net.h2 import WRITE_CHUNK
 from konnectivity.tunnel.agent import AgentTunnel
@@ -99,6 +100,10 @@ class Quiet:
 
     def resume_reading(self) -> None:
         """It is not any more."""
+
+    def end_writing(self) -> Any:
+        """The other side sends no more; nobody here has a half."""
+        return False
 
     def finish(self) -> None:
         """The tunnel is over."""
