@@ -7,7 +7,7 @@ no more than the limit and a little, with the memory of the connection bounded o
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, ValuesView
 from itertools import count
 
 import pytest
@@ -28,6 +28,7 @@ from konnectivity.wire.blocks import GRPC_RESPONSE
 from konnectivity.wire.events import ConnectionEnded, DataReceived, Event
 from konnectivity.wire.http2 import Connection
 from konnectivity.wire.limits import Http2Limits
+from konnectivity.wire.stream import Stream
 
 LIMITS = Http2Limits()
 CALM = frames.ENHANCE_YOUR_CALM
@@ -373,20 +374,30 @@ def test_cve_2020_11080_settings_without_end_end_the_connection() -> None:
     assert (fault.code, fault.message) == (CALM, "too many settings in one frame")
 
 
+class Visited(dict[int, Stream]):
+    """A table of streams that counts how often all of them were looked at."""
+
+    visits = 0
+
+    def values(self) -> ValuesView[Stream]:  # type: ignore[override]
+        self.visits += 1
+        return super().values()
+
+
 def test_the_streams_are_visited_once_for_each_settings_frame() -> None:
     """Toggling the initial window within one frame must not cost a walk for each entry."""
     peer = Peer()
     for stream_id in range(1, 2 * LIMITS.max_streams, 2):
         peer.say(peer.head(stream_id))
-    walks = []
-    streams = peer.connection.streams
-    peer.connection.apply_initial_window = walks.append  # type: ignore[method-assign]
+    streams = peer.connection.streams = Visited(peer.connection.streams)
     entries = b"".join(frames.SETTING.pack(4, number % 2) for number in range(LIMITS.max_settings))
 
     peer.say(frames.frame(frames.SETTINGS, 0, 0, entries))
 
-    assert walks == [1]
+    assert streams.visits == 1
     assert len(streams) == LIMITS.max_streams
+    # The last entry holds, 1; each stream was opened with the default.
+    assert {stream.send_window for stream in streams.values()} == {1}
 
 
 # Frames without content
