@@ -8,16 +8,20 @@ ARGS   ?=
 
 VENV := .venv
 BIN  := $(VENV)/bin
+COMPILED := build/compiled
+COMPILED_TESTS := tests/wire tests/tunnel \
+	$(patsubst %,tests/e2e/test_%.py,smoke bytes streams endings cuts bad_peers)
 UV   := $(or $(shell command -v uv),$(BIN)/uv)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak fuzz e2e lint format bench bench-check bench-fleet reference deploy constraints clean
+.PHONY: help demo test soak fuzz e2e lint format bench bench-check bench-fleet reference deploy \
+	compiled test-compiled constraints clean
 
 help:  ## list the targets
 	@echo 'make <target> [ARGS="..."]'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target does; do \
-		printf '%-14s%s\n' "$$target" "$$does"; done
+		printf '%-17s%s\n' "$$target" "$$does"; done
 
 demo: $(VENV)/.runtime  ## watch traffic cross into a cluster that the control plane cannot reach
 	@$(BIN)/python -m konnectivity demo $(ARGS)
@@ -62,6 +66,24 @@ reference: $(VENV)/.runtime  ## write the generated pages of docs/reference anew
 
 deploy: $(VENV)/.runtime  ## write deploy/ anew: Helm chart, kustomizations, control plane
 	$(BIN)/python -m konnectivity.lifecycle.rendering.deploy
+
+compiled: $(VENV)/.created  ## build a wheel in dist/ with wire/ compiled
+	@rm -rf $(COMPILED)
+	@mkdir -p $(COMPILED)/source
+	@# From a copy: what is compiled is left beside its source, and Python would prefer it there.
+	@cp -R pyproject.toml README.md LICENSE src $(COMPILED)/source
+	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip wheel --quiet --no-deps \
+		--wheel-dir $(COMPILED) $(COMPILED)/source
+	@rm -rf $(COMPILED)/source
+	@mkdir -p dist
+	@cp $(COMPILED)/*.whl dist
+	@cd $(COMPILED) && for wheel in *.whl; do echo "dist/$$wheel"; done
+
+test-compiled: compiled $(VENV)/.test  ## run the tests of wire/ and of both programs on it
+	@$(BIN)/python -m zipfile -e $(COMPILED)/*.whl $(COMPILED)/site
+	@export PYTHONPATH=$(CURDIR)/$(COMPILED)/site; \
+		$(BIN)/python -m konnectivity version | grep compiled && \
+		$(BIN)/python -m pytest $(or $(ARGS),$(COMPILED_TESTS))
 
 constraints: $(VENV)/.created  ## pin the newest versions that pyproject.toml allows
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --group dev \

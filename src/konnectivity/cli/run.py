@@ -10,6 +10,8 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import find_spec
 from pkgutil import resolve_name
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -101,7 +103,10 @@ def complain(text: str, *, status: int) -> int:
 
 
 def version() -> str:
-    return f"konnectivity {__version__}\n"
+    """The line of `--version`: which one, and whether `wire/` is compiled."""
+    core = find_spec("konnectivity.wire.http2")
+    compiled = core is not None and isinstance(core.loader, ExtensionFileLoader)
+    return f"konnectivity {__version__}{' (compiled)' if compiled else ''}\n"
 
 
 def identity(options: type, environ: Mapping[str, str]) -> dict[str, str]:
