@@ -20,7 +20,7 @@ UV   := $(or $(shell command -v uv),$(BIN)/uv)
 
 help:  ## list the targets
 	@echo 'make <target> [ARGS="..."]'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target does; do \
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target does; do \
 		printf '%-17s%s\n' "$$target" "$$does"; done
 
 demo: $(VENV)/.runtime  ## watch traffic cross into a cluster that the control plane cannot reach

@@ -22,6 +22,7 @@ import uvloop
 from blockbuster import BlockBuster
 from hypothesis import HealthCheck, settings
 from tests.net.authority import Authority, Identity
+from tests.peers import real_cluster
 from tests.peers.leaks import descriptors, settle
 
 # Property tests judge behaviour, not speed: a busy machine is no failure. They repeat known
@@ -39,6 +40,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # Tests start programs while grpcio runs; it would remark on each.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     config.addinivalue_line("markers", "both_loops: run on asyncio's own event loop too")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Without a cluster that answers say so once, not in each of the tests that need it."""
+    if any(item.get_closest_marker("cluster") for item in session.items):
+        reason = real_cluster.absence()
+        if reason and not session.config.option.collectonly:
+            pytest.exit(reason, returncode=1)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Loops:
