@@ -136,16 +136,6 @@ def _demo(argv: Sequence[str]) -> int:
     return guard(lambda: run(argv))
 
 
-def _certs(argv: Sequence[str]) -> int:
-    run: Callable[[Sequence[str]], int] = resolve_name("konnectivity.cli.certs:command")
-    return run(argv)
-
-
-def _manifests(argv: Sequence[str]) -> int:
-    run: Callable[[Sequence[str]], int] = resolve_name("konnectivity.cli.manifests:main")
-    return run(argv)
-
-
 def _named(function: str) -> Callable[[Sequence[str]], int]:
     """A command whose module is imported when it runs."""
 
@@ -194,8 +184,12 @@ COMMANDS = {
     "agent": Command(_agent, "Open connections in the cluster, as proxy-agent does."),
     "manager": Command(_manager, "Keep the agents of a cluster installed, as specified."),
     "demo": Command(_demo, "Send real traffic through a throwaway server and agent."),
-    "certs": Command(_certs, "Make certificates, show and renew them, move to another CA."),
-    "manifests": Command(_manifests, "Print the objects that put agents into a cluster."),
+    "certs": Command(
+        _named("certs:command"), "Make certificates, show and renew them, move to another CA."
+    ),
+    "manifests": Command(
+        _named("manifests:main"), "Print the objects that put agents into a cluster."
+    ),
     "install": Command(_named("install:install"), "Install the agents of a cluster, and wait."),
     "diff": Command(_named("diff:main"), "Show how a cluster differs from what was specified."),
     "upgrade": Command(_named("install:upgrade"), "Change the agents of a cluster, or go back."),
