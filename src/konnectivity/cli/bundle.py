@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from konnectivity.cli import look
-from konnectivity.cli.run import FAILED, OK, complain
+from konnectivity.cli.run import FAILED, OK, Description, complain
 from konnectivity.diagnose.bundle import parts
 from konnectivity.diagnose.bundle.archive import Archive, Part, stamp
 from konnectivity.diagnose.bundle.redaction import RULES, Redactor
@@ -25,7 +25,7 @@ from konnectivity.diagnose.wording import clean
 from konnectivity.flag import flag
 from konnectivity.gotext import quote
 
-COMMAND: Final = look.LookCommand(
+COMMAND: Final = Description(
     name="konnectivity bundle",
     about=(
         "Write a support archive (zip): status, doctor's findings, configuration, logs, metrics, "

@@ -12,8 +12,7 @@ from typing import Final
 
 from konnectivity.cli import diff, install, restart, uninstall
 from konnectivity.cli.cluster import ClusterOptions
-from konnectivity.cli.plain import PlainCommand
-from konnectivity.cli.spec import SpecCommand
+from konnectivity.cli.run import Description
 from konnectivity.flag import Flag, flags_of
 from konnectivity.lifecycle.specification.spec import AgentSpec
 
@@ -78,7 +77,7 @@ _SPOKEN: Final = re.compile(
 )
 SPECIFICATION: Final = frozenset(each.name for each in flags_of(AgentSpec))
 SHARED: Final = frozenset(each.name for each in flags_of(ClusterOptions))
-COMMANDS: Final[tuple[tuple[PlainCommand | SpecCommand, type], ...]] = (
+COMMANDS: Final[tuple[tuple[Description, type], ...]] = (
     (install.INSTALL, install.InstallOptions),
     (diff.COMMAND, diff.DiffOptions),
     (install.UPGRADE, install.UpgradeOptions),
@@ -93,7 +92,7 @@ def page() -> str:
     return "\n".join([HEAD, shared, *(_section(*each) for each in COMMANDS), TAIL])
 
 
-def _section(command: PlainCommand | SpecCommand, options: type) -> str:
+def _section(command: Description, options: type) -> str:
     takes = issubclass(options, AgentSpec)
     known = SHARED | (SPECIFICATION if takes else frozenset())
     own = [each for each in flags_of(options) if each.name not in known]

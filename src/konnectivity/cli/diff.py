@@ -14,7 +14,7 @@ from konnectivity.cli import cluster, spec
 from konnectivity.cli.cluster import ClusterOptions, Connection, on_cluster
 from konnectivity.cli.install import EXAMINING
 from konnectivity.cli.progress import Progress, print_json
-from konnectivity.cli.run import MISUSED, OK
+from konnectivity.cli.run import MISUSED, OK, Description
 from konnectivity.errors import ClusterError, ConfigError
 from konnectivity.flag import flag
 from konnectivity.lifecycle.reconciling.preview import examine
@@ -22,7 +22,7 @@ from konnectivity.lifecycle.rendering.render import render
 from konnectivity.lifecycle.rollouts.availability import workloads_of
 from konnectivity.lifecycle.specification import stored_spec
 
-COMMAND: Final = spec.SpecCommand(
+COMMAND: Final = Description(
     name="konnectivity diff",
     about=(
         "Show how the agents of a cluster differ from a specification, and who wrote what "

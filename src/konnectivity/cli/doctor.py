@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from konnectivity.cli.flags import CommandLine, parse, usage
-from konnectivity.cli.run import INTERRUPTED, OK, complain, version
+from konnectivity.cli.flags import CommandLine, parse
+from konnectivity.cli.run import INTERRUPTED, OK, Description, complain, has_told
 from konnectivity.diagnose.case import Case
 from konnectivity.diagnose.catalogue import CHECKS
 from konnectivity.diagnose.check import Result
@@ -45,15 +45,14 @@ EXAMPLES: Final = (
 )
 
 
+COMMAND: Final = Description(NAME, ABOUT, EXAMPLES)
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command; return the exit status."""
     try:
         line = _read(argv)
-        if line.wants_help:
-            sys.stdout.write(usage(DoctorOptions, command=NAME, about=ABOUT, examples=EXAMPLES))
-            return OK
-        if line.wants_version:
-            sys.stdout.write(version())
+        if has_told(line, DoctorOptions, command=NAME, of=COMMAND):
             return OK
         wrong = [*line.warnings, *problems(line.options)]
         for target in line.options.target:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from konnectivity.cli import look
-from konnectivity.cli.run import MISUSED, complain
+from konnectivity.cli.run import MISUSED, Description, complain
 from konnectivity.diagnose.doctor_options import MODES
 from konnectivity.diagnose.explain.callee import ADDRESS_TYPES, KINDS
 from konnectivity.diagnose.explain.report import document, exit_status, lines
@@ -22,7 +22,7 @@ from konnectivity.diagnose.sources import Sources
 from konnectivity.flag import absence
 from konnectivity.gotext import quote
 
-COMMAND: Final = look.LookCommand(
+COMMAND: Final = Description(
     name="konnectivity explain",
     about=(
         "Show the way from kube-apiserver to a webhook, an API service, a pod or a node, link by "

@@ -13,7 +13,7 @@ from typing import Final
 from konnectivity.cli import cluster, spec
 from konnectivity.cli.cluster import ClusterOptions, Connection, on_cluster
 from konnectivity.cli.progress import Progress, print_json
-from konnectivity.cli.run import FAILED, OK, complain
+from konnectivity.cli.run import FAILED, OK, Description, complain
 from konnectivity.errors import ClusterError
 from konnectivity.flag import flag
 from konnectivity.kube.collection import Object
@@ -26,7 +26,7 @@ from konnectivity.lifecycle.rendering.render import render
 from konnectivity.lifecycle.rollouts.availability import workloads_of
 from konnectivity.lifecycle.specification import stored_spec
 
-INSTALL: Final = spec.SpecCommand(
+INSTALL: Final = Description(
     name="konnectivity install",
     about=(
         "Install the agents of a cluster once, or make them as specified again: says what will be "
@@ -44,7 +44,7 @@ INSTALL: Final = spec.SpecCommand(
         "{command} --server=konnectivity.example.com:8091 --image=registry.example.com/k:1.0",
     ),
 )
-UPGRADE: Final = spec.SpecCommand(
+UPGRADE: Final = Description(
     name="konnectivity upgrade",
     about=(
         "Change the agents of a cluster: what the flags say is changed, all else stays as it was "

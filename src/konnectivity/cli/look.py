@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from rich.console import Console
 
 from konnectivity.cli.flags import parse
-from konnectivity.cli.run import INTERRUPTED, MISUSED, OK, complain, guard, has_told
+from konnectivity.cli.run import INTERRUPTED, MISUSED, OK, Description, complain, guard, has_told
 from konnectivity.diagnose.sources import SourceOptions, Sources, configured, from_options, problems
 from konnectivity.errors import ConfigError
 
@@ -21,17 +20,8 @@ PIPE_WIDTH: Final = 200
 """Columns where there is no terminal and COLUMNS is not set."""
 
 
-@dataclass(frozen=True, slots=True)
-class LookCommand:
-    """What the help of such a command says."""
-
-    name: str
-    about: str
-    examples: Sequence[str]
-
-
 def run(
-    command: LookCommand,
+    command: Description,
     options: type[T],
     argv: Sequence[str],
     start: Callable[[T, Sources], int],

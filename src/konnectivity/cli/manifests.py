@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from konnectivity.cli import spec
-from konnectivity.cli.run import OK
+from konnectivity.cli.run import OK, Description
 from konnectivity.flag import flag
 from konnectivity.gotext import quote
 from konnectivity.lifecycle.rendering import control_plane
 from konnectivity.lifecycle.rendering.render import render, to_yaml
 from konnectivity.lifecycle.specification.control_plane_spec import ControlPlaneSpec
 
-COMMAND: Final = spec.SpecCommand(
+COMMAND: Final = Description(
     name="konnectivity manifests",
     about=(
         "Print the Kubernetes objects of the agents, for kubectl apply or a repository; or, with "

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from konnectivity.cli.flags import parse
-from konnectivity.cli.run import MISUSED, OK, complain, guard, has_told, warn
+from konnectivity.cli.run import MISUSED, OK, Description, complain, guard, has_told, warn
 from konnectivity.errors import ConfigError
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class PlainCommand:
-    """What the help of such a command says."""
-
-    name: str
-    about: str
-    examples: Sequence[str]
-
-
 def run(
-    command: PlainCommand,
+    command: Description,
     options: type[T],
     argv: Sequence[str],
     start: Callable[[T], int],

@@ -9,9 +9,9 @@ from typing import Final
 
 from konnectivity.cli import cluster
 from konnectivity.cli.cluster import ClusterOptions, Connection, on_cluster
-from konnectivity.cli.plain import PlainCommand, run
+from konnectivity.cli.plain import run
 from konnectivity.cli.progress import Progress, print_json
-from konnectivity.cli.run import OK
+from konnectivity.cli.run import OK, Description
 from konnectivity.errors import ClusterError
 from konnectivity.flag import flag
 from konnectivity.gotext import format_duration
@@ -23,7 +23,7 @@ from konnectivity.lifecycle.rollouts import restart
 from konnectivity.lifecycle.rollouts.availability import Availability, follow, pods_of, workloads_of
 from konnectivity.lifecycle.specification.spec import AGENT
 
-COMMAND: Final = PlainCommand(
+COMMAND: Final = Description(
     name="konnectivity restart",
     about=(
         "Restart the agents of a cluster one after another, by the rollout of their DaemonSet or "

@@ -61,6 +61,15 @@ def start(
     return MISUSED if problems else guard(lambda: _run(program, line.options))
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the help of a command says of it; `name` is how it is called."""
+
+    name: str
+    about: str
+    examples: Sequence[str]
+
+
 class Described(Protocol):
     """What the help of a command says of it."""
 

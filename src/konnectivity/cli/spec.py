@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from konnectivity.cli.flags import parse
-from konnectivity.cli.run import FAILED, MISUSED, OK, complain, guard, has_told, warn
+from konnectivity.cli.run import FAILED, MISUSED, OK, Description, complain, guard, has_told, warn
 from konnectivity.errors import ClusterError, ConfigError
 from konnectivity.flag import flag
 from konnectivity.lifecycle.specification import spec_check, spec_file
@@ -27,17 +27,8 @@ class SpecOptions(AgentSpec):
 T = TypeVar("T", bound=SpecOptions)
 
 
-@dataclass(frozen=True, slots=True)
-class SpecCommand:
-    """What the help of such a command says."""
-
-    name: str
-    about: str
-    examples: Sequence[str]
-
-
 def run(
-    command: SpecCommand,
+    command: Description,
     options: type[T],
     argv: Sequence[str],
     start: Callable[[T], int],

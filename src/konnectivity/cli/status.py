@@ -18,6 +18,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
 from konnectivity.cli import look
+from konnectivity.cli.run import Description
 from konnectivity.diagnose import tables
 from konnectivity.diagnose.facts import Facts
 from konnectivity.diagnose.gather import gather
@@ -30,7 +31,7 @@ from konnectivity.flag import flag
 from konnectivity.gotext import quote
 from konnectivity.observe.status_json import to_plain
 
-COMMAND: Final = look.LookCommand(
+COMMAND: Final = Description(
     name="konnectivity status",
     about=(
         "Show whether agents run, whether each is connected to each server, and why not. It reads "

@@ -21,7 +21,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from konnectivity.cli import look
-from konnectivity.cli.run import OK
+from konnectivity.cli.run import OK, Description
 from konnectivity.diagnose.facts import Facts
 from konnectivity.diagnose.gather import gather
 from konnectivity.diagnose.sources import SourceOptions, Sources
@@ -29,7 +29,7 @@ from konnectivity.diagnose.top_screen import ORDERS, top_screen
 from konnectivity.flag import flag
 from konnectivity.gotext import quote
 
-COMMAND: Final = look.LookCommand(
+COMMAND: Final = Description(
     name="konnectivity top",
     about=(
         "Show servers, agents and the busiest tunnels with their rates, live. It reads the "

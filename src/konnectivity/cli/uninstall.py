@@ -11,9 +11,9 @@ from typing import Final
 
 from konnectivity.cli import cluster
 from konnectivity.cli.cluster import ClusterOptions, Connection, on_cluster
-from konnectivity.cli.plain import PlainCommand, run
+from konnectivity.cli.plain import run
 from konnectivity.cli.progress import Progress, print_json
-from konnectivity.cli.run import FAILED, MISUSED, OK, complain
+from konnectivity.cli.run import FAILED, MISUSED, OK, Description, complain
 from konnectivity.errors import ClusterError
 from konnectivity.flag import flag
 from konnectivity.gotext import format_duration
@@ -23,7 +23,7 @@ from konnectivity.lifecycle.installing.removal import Found, find, remaining, re
 from konnectivity.lifecycle.rollouts.availability import workloads_of
 from konnectivity.lifecycle.specification.spec import AGENT
 
-COMMAND: Final = PlainCommand(
+COMMAND: Final = Description(
     name="konnectivity uninstall",
     about=(
         "Take the agents out of a cluster: says what will be deleted and what stops working "
