@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import gc
 import socket
 import ssl
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.net.authority import Authority, Identity
+from tests.net.sockets import connected_pair, open_as, reset
 
 from konnectivity.net import tls
 from konnectivity.net.handshake import Context, explain, secure
@@ -44,15 +46,6 @@ class Outcome:
     alpn: str | None = None
     version: str = ""
     cipher: str = ""
-
-
-def connected_pair() -> tuple[socket.socket, socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        one = socket.create_connection(listener.getsockname())
-        other, _ = listener.accept()
-    one.setblocking(False)
-    other.setblocking(False)
-    return one, other
 
 
 async def play(sock: socket.socket, context: ssl.SSLContext, host: str | None = None) -> Outcome:
@@ -389,6 +382,32 @@ async def test_a_cancelled_handshake_closes_the_socket(
         await asyncio.sleep(0.05)
         while received := theirs.recv(4096):  # a ClientHello at most, then the end
             assert "speaks TLS" in describe(received)
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("cancel", [False, True], ids=["waits on", "is cancelled"])
+@pytest.mark.parametrize("host", [None, "localhost"], ids=["server", "client"])
+async def test_a_reset_at_any_moment_closes_the_socket_once(
+    authority: Authority, host: str | None, cancel: bool, turns: int
+) -> None:
+    context = tls.client_context(authority.bundle) if host else serve(authority.issue("localhost"))
+    ours, theirs = connected_pair()
+    number = ours.fileno()
+    running = asyncio.create_task(secure(End, ours, context, server_host=host))
+    del ours
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    reset(theirs)
+    if cancel:
+        await asyncio.sleep(0)
+        running.cancel()
+    with pytest.raises(asyncio.CancelledError if cancel else ConnectionError):
+        await running
+    await asyncio.sleep(0)
+    with open_as(number) as another:
+        del running
+        gc.collect()
+        assert another.getsockname()  # its descriptor has not been closed by us
 
 
 async def test_the_peer_gets_the_alert_of_a_failed_handshake(authority: Authority) -> None:

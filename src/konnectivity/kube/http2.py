@@ -21,7 +21,7 @@ import httpx2
 from konnectivity.errors import ConnectionFault, LinkError
 from konnectivity.net.connect import connect_server
 from konnectivity.net.h2 import H2Options, H2Protocol, H2Settings
-from konnectivity.net.handshake import explain
+from konnectivity.net.handshake import explain, secure
 from konnectivity.wire import frames
 from konnectivity.wire.events import DataReceived, Headers, HeadersReceived
 from konnectivity.wire.limits import Http2Limits
@@ -133,16 +133,12 @@ class Http2Transport(httpx2.AsyncBaseTransport):
         settings = self._settings
         port = url.port or 443
         sock = await connect_server(url.host, port, what="API server", timeout=CONNECT_LIMIT)
-        try:
-            transport, h2 = await asyncio.get_running_loop().create_connection(
-                lambda: H2Protocol(self, client=True, settings=settings),
-                sock=sock,
-                ssl=self._context,
-                server_hostname=url.host,
-            )
-        except BaseException:
-            sock.close()
-            raise
+        transport, h2 = await secure(
+            lambda: H2Protocol(self, client=True, settings=settings),
+            sock,
+            self._context,
+            server_host=url.host,
+        )
         tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
         if tls.selected_alpn_protocol() != H2:
             h2.abort()

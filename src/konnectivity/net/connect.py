@@ -29,6 +29,7 @@ from konnectivity.net.address import (
     split_host_port,
 )
 from konnectivity.net.deadlines import Deadlines
+from konnectivity.net.handover import transport_on
 
 DIAL_TIMEOUT = 5.0  # seconds, name included; upstream's constant
 CONNECT_TIMEOUT = 20.0  # seconds, name included; gRPC's shortest connect time-out
@@ -110,7 +111,7 @@ async def open_endpoint(
     literal = _only_address(protocol, address)
     if literal is None:
         sock = await dial_endpoint(protocol, address, timeout=limits.limit, gate=gate)
-        await loop.create_connection(factory, sock=sock)
+        await transport_on(sock, factory)
         return
     host, port = literal.sockaddr[:2]
     dial = f"dial {protocol} {literal.text}"

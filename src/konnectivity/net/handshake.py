@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import socket
 import ssl
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from konnectivity.net.certificate import utc
 
@@ -163,7 +164,7 @@ async def secure(
                 ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
             )
         else:
-            transport, _ = await loop.create_connection(
+            making = loop.create_connection(
                 lambda: protocol,
                 sock=sock,
                 ssl=context,
@@ -171,6 +172,7 @@ async def secure(
                 ssl_handshake_timeout=timeout,
                 ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
             )
+            transport = await _whole(making, sock, alert_way)
     except HandshakeFault as fault:
         if fault.alert:
             await _deliver(fault.alert, alert_way)
@@ -180,6 +182,40 @@ async def secure(
     finally:
         alert_way.close()
     return transport, protocol
+
+
+async def _whole(
+    making: Coroutine[Any, Any, tuple[asyncio.Transport, P]],
+    sock: socket.socket,
+    twin: socket.socket,
+) -> asyncio.Transport:
+    """Await `making`, a connection on `sock`, of which `twin` is a duplicate.
+
+    uvloop's `create_connection` waits for two futures in turn, and lets go of `sock` in between.
+    Cancelled in the first, it forgets the second, and a reset of that moment is logged as nobody's
+    exception: so it is not cancelled, but its connection ended. And a reset before the second
+    leaves a socket object whose descriptor is closed, and may be another connection's by now.
+    """
+    task = asyncio.ensure_future(making)
+    try:
+        return (await asyncio.shield(task))[0]
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError):
+            twin.shutdown(socket.SHUT_RDWR)
+        await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is None:
+            task.result()[0].abort()
+        raise
+    finally:
+        if not _same(sock, twin):
+            sock.detach()
+
+
+def _same(sock: socket.socket, twin: socket.socket) -> bool:
+    try:
+        return os.fstat(sock.fileno()).st_ino == os.fstat(twin.fileno()).st_ino
+    except OSError:
+        return False
 
 
 class _Early(asyncio.Protocol):

@@ -28,6 +28,7 @@ from konnectivity.net.address import (
     split_host_port,
 )
 from konnectivity.net.connect import CONNECT_TIMEOUT, Resolve, connect_server
+from konnectivity.net.handover import transport_on
 from konnectivity.net.handshake import explain, secure
 from konnectivity.wire.http1 import Response, parse_response
 
@@ -241,14 +242,7 @@ async def _reach(proxy: Proxy, sock: socket.socket) -> tuple[asyncio.Transport, 
             return await secure(_Asking, sock, proxy.context, server_host=proxy.host)
         except OSError as error:
             raise LinkError("proxy", f"proxy {proxy}: {explain(error)}") from error
-    try:
-        asking = _Asking()
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_connection(lambda: asking, sock=sock)
-    except BaseException:
-        sock.close()
-        raise
-    return transport, asking
+    return await transport_on(sock, _Asking)
 
 
 class _Asking(asyncio.Protocol):
