@@ -9,6 +9,8 @@ import struct
 KEEPALIVE_IDLE = 15  # seconds of silence before the first probe
 KEEPALIVE_INTERVAL = 15  # seconds between probes
 KEEPALIVE_PROBES = 9  # unanswered probes until the connection counts as lost
+UNIX = "unix socket"
+"""What a peer is called that has no address."""
 
 
 def tune(sock: socket.socket, *, user_timeout: float = 0) -> None:
@@ -60,11 +62,14 @@ def is_connected_to_itself(transport: asyncio.BaseTransport, address: str) -> bo
 
 def peer_name(transport: asyncio.BaseTransport) -> str:
     """The other end's address for people."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family == socket.AF_UNIX:
+        return UNIX  # the question for an address is not free, and would have no answer
     peer = transport.get_extra_info("peername")
     if isinstance(peer, tuple):
         host, port = peer[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return "unix socket"
+    return UNIX
 
 
 def _tune(sock: socket.socket, user_timeout: float) -> None:
