@@ -32,7 +32,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return 130
-    report.print_tables(Console(width=None if sys.stdout.isatty() else 140), plan, taken)
+    report.print_tables(Console(width=None if sys.stdout.isatty() else 240), plan, taken)
     if arguments.json:
         text = json.dumps(report.document(plan, taken), indent=1) + "\n"
         arguments.json.write_text(text)

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import relay
-from bench.row import DIRECT, Figure, Row, bar, is_met
+from bench.row import DIRECT, Figure, Row
 from bench.run import Plan, Taken
 
 BASELINE = "ref"
@@ -62,6 +62,15 @@ class Outcome:
             if ours and theirs
         ]
         return median(ratios) if ratios else None
+
+    def goal(self, pair: str) -> float | None:
+        """Return the ratio that `pair` is to reach, if it has a goal."""
+        return self.figure.least(self.mode, pair) if pair not in UNRATED else None
+
+    def met(self, pair: str) -> bool | None:
+        """Return whether it did; None where there is no goal or no ratio."""
+        goal, ratio = self.goal(pair), self.ratio(pair)
+        return ratio >= goal if goal is not None and ratio is not None else None
 
     def cpu(self, pair: str) -> tuple[float, float] | None:
         """Return the median CPU seconds of server and agent for the whole row."""
@@ -119,9 +128,9 @@ def _table(found: Sequence[Outcome], style: box.Box) -> Table:
     for pair in pairs:
         table.add_column(pair, justify="right")
     for pair in rated:
-        table.add_column("ratio" if len(rated) == 1 else f"ratio {pair}", justify="right")
-    if rated:
-        table.add_column("goal")
+        of = "" if len(rated) == 1 else f" {pair}"
+        table.add_column(f"ratio{of}", justify="right")
+        table.add_column(f"goal{of}", justify="right")
     measured = [pair for pair in pairs if pair != DIRECT]
     for pair in measured:
         table.add_column(f"CPU s {pair}", justify="right")
@@ -129,9 +138,8 @@ def _table(found: Sequence[Outcome], style: box.Box) -> Table:
     for outcome in found:
         cells: list[str | Text] = [outcome.figure.label, outcome.figure.unit]
         cells += [_value(outcome, pair) for pair in pairs]
-        cells += [_ratio(outcome, pair) for pair in rated]
-        if rated:
-            cells.append(bar(outcome.mode) if outcome.figure.is_goal else "")
+        for pair in rated:
+            cells += [_ratio(outcome, pair), _goal(outcome, pair)]
         is_first = outcome.row != previous
         cells += [_cpu(outcome, pair) if is_first else "" for pair in measured]
         table.add_row(*cells)
@@ -152,9 +160,13 @@ def _ratio(outcome: Outcome, pair: str) -> Text:
     ratio = outcome.ratio(pair)
     if ratio is None:
         return Text("-")
-    if not outcome.figure.is_goal:
-        return Text(f"{ratio:.2f}", "dim")
-    return Text(f"{ratio:.2f}", "green" if is_met(outcome.mode, ratio) else "bold red")
+    style = {True: "green", False: "bold red", None: "dim"}[outcome.met(pair)]
+    return Text(f"{ratio:.2f}", style)
+
+
+def _goal(outcome: Outcome, pair: str) -> str:
+    goal = outcome.goal(pair)
+    return f"{goal:.2g}" if goal is not None else ""
 
 
 def _cpu(outcome: Outcome, pair: str) -> str:
@@ -192,8 +204,8 @@ def _figure(outcome: Outcome) -> dict[str, Any]:
         "median": {pair: outcome.median(pair) for pair in outcome.taken},
         "rounds": {pair: outcome.values(pair) for pair in outcome.taken},
         "ratio": ratios,
-        "goal": bar(outcome.mode) if outcome.figure.is_goal and outcome.mode != DIRECT else None,
-        "met": {pair: is_met(outcome.mode, ratio) for pair, ratio in ratios.items()},
+        "goal": {pair: goal for pair in ratios if (goal := outcome.goal(pair)) is not None},
+        "met": {pair: met for pair in ratios if (met := outcome.met(pair)) is not None},
     }
 
 

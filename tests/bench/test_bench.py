@@ -285,15 +285,26 @@ def test_a_missing_compiler_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -
         generator.find_compiler()
 
 
-def test_the_bar_is_above_the_reference_for_http_connect_and_four_fifths_for_grpc() -> None:
-    assert row.is_met("http-connect", 1.01)
-    assert not row.is_met("http-connect", 1.0)
-    assert row.is_met("grpc", 0.8)
-    assert not row.is_met("grpc", 0.79)
-
-
 def taken(pair: str, number: int, errors: int = 0, **values: float) -> Taken:
     return Taken("grpc", "busy", pair, number, {"seconds": 2.0, **values}, errors, "")
+
+
+def test_a_goal_depends_on_the_mode_and_on_whose_pair_it_is() -> None:
+    figure = row.chosen("download-8")[0].figures[0]
+    pairs = ("ours", "ours+ref", "ref", "relay")
+    for mode, least in (("http-connect", 4), ("grpc", 3)):
+        outcome = Outcome(mode, "download-8", figure, {})
+        assert [outcome.goal(pair) for pair in pairs] == [least, 1.5, None, None]
+
+
+def test_a_goal_is_met_by_the_ratio_that_it_names() -> None:
+    rates = {"ours": 300.0, "ours+ref": 149.0, "ref": 100.0}
+    samples = [
+        Taken("grpc", "download-8", pair, 0, {"seconds": 1.0, "download_bytes": rate * 1e6}, 0, "")
+        for pair, rate in rates.items()
+    ]
+    (outcome,) = outcomes(samples, "grpc", row.chosen("download-8"))
+    assert (outcome.met("ours"), outcome.met("ours+ref"), outcome.met("ref")) == (True, False, None)
 
 
 def figures_of(samples: list[Taken]) -> dict[str, Outcome]:
