@@ -16,7 +16,7 @@ from bench import relay, report
 from bench.error import BenchError
 from bench.pair import pair_spec, reference
 from bench.row import MODES, ROWS, chosen
-from bench.run import Plan, Taken, run
+from bench.run import LIMITS, Plan, Taken, run
 
 
 def main() -> int:
@@ -55,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--pairs",
         metavar="NAMES",
-        help="comma-separated: ours, ref, mixed as server+agent: ours+ref, ref+ours, and relay "
-        "(ours, and ref and relay if they are there)",
+        help="comma-separated: ours, ref, mixed as server+agent: ours+ref, ref+ours, and the "
+        "limits relay, bare (all but the mixed, as far as they are there)",
     )
     add("--json", type=Path, metavar="FILE", help="write everything there as well")
     return parser
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(arguments: argparse.Namespace) -> Plan:
     """Check the arguments and turn them into a plan."""
-    default = "ours,ref,relay" if len(reference()) == 2 else "ours,relay"
+    default = "ours,ref,relay,bare" if len(reference()) == 2 else "ours,relay,bare"
     modes = arguments.modes.split(",")
     if unknown := [mode for mode in modes if mode not in MODES]:
         raise BenchError(f"--modes {unknown[0]!r}: use {', '.join(MODES)}")
@@ -80,9 +80,9 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if arguments.json and not arguments.json.parent.is_dir():
         raise BenchError(f"--json {arguments.json}: there is no directory {arguments.json.parent}")
     names = list(dict.fromkeys((arguments.pairs or default).split(",")))
-    with_relay = relay.NAME in names and _has_relay()
-    names = [name for name in names if name != relay.NAME]
-    if not names and not with_relay:
+    limits = [name for name in LIMITS if name in names and (name != relay.NAME or _has_relay())]
+    names = [name for name in names if name not in LIMITS]
+    if not names and not limits:
         raise BenchError("no pair is left to measure")
     return Plan(
         pairs=[pair_spec(name) for name in names],
@@ -91,7 +91,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         rounds=arguments.rounds,
         seconds=arguments.seconds,
         warmup=arguments.warmup,
-        relay=with_relay,
+        limits=limits,
     )
 
 

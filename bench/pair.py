@@ -43,7 +43,7 @@ class PairSpec:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A pair that serves: the path of its frontend socket and its process ids.
+    """A pair that serves: the path of its frontend socket and its process ids, 0 for none.
 
     `speaks` is the load generator's mode if it is not that of the row; `endpoint_port` is where
     the pair leads to if it cannot be told.

@@ -20,8 +20,6 @@ from bench.error import BenchError
 from bench.pair import READY_LIMIT, Pair, free_ports, last_line, started
 
 NAME = "relay"
-ROWS = ("download-*", "upload-*", "echo-*", "dial-*", "busy")
-"""Memory says nothing: a relay keeps no tunnels, and reserves its buffers ahead."""
 
 CONFIGURATION = """
 global

@@ -16,12 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench import relay
 from bench.row import DIRECT, Figure, Row
-from bench.run import Plan, Taken
+from bench.run import LIMITS, Plan, Taken
 
 BASELINE = "ref"
-UNRATED = (BASELINE, relay.NAME, DIRECT)  # what pairs are compared with
+UNRATED = (BASELINE, *LIMITS, DIRECT)  # what pairs are compared with
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def print_tables(console: Console, plan: Plan, taken: Sequence[Taken]) -> None:
 def _table(found: Sequence[Outcome], style: box.Box) -> Table:
     """Lay out the figures of one mode: value per pair, ratio per pair, goal, CPU per pair."""
     taken = dict.fromkeys(pair for outcome in found for pair in outcome.taken)
-    pairs = sorted(taken, key=lambda pair: (pair == DIRECT, pair == relay.NAME))
+    pairs = sorted(taken, key=lambda pair: (pair == DIRECT, pair in LIMITS))
     rated = [pair for pair in pairs if pair not in UNRATED] if BASELINE in pairs else []
     table = Table(box=style)
     table.add_column("row")
@@ -186,7 +185,7 @@ def document(plan: Plan, taken: Sequence[Taken]) -> dict[str, Any]:
         },
         "rounds": plan.rounds,
         "seconds": plan.seconds,
-        "pairs": [spec.name for spec in plan.pairs] + [relay.NAME] * plan.relay,
+        "pairs": [*(spec.name for spec in plan.pairs), *plan.limits],
         "figures": [
             _figure(outcome) for mode in plan.modes for outcome in outcomes(taken, mode, plan.rows)
         ],

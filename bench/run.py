@@ -5,12 +5,12 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import certificate, generator, relay, usage
+from bench import bare, certificate, generator, relay, usage
 from bench.certificate import Certificates
 from bench.error import BenchError
 from bench.pair import Pair, PairSpec, running
@@ -18,11 +18,18 @@ from bench.row import CONNECT, DIRECT, IDLE_TUNNELS, Row, chosen
 
 SETTLE = 1.0  # seconds before memory is read
 OPEN_FILES = 2 * IDLE_TUNNELS + 200  # the generator holds both ends of each idle tunnel
+LIMITS: Mapping[str, Callable[[Certificates], AbstractContextManager[Pair]]] = {
+    relay.NAME: relay.relaying,
+    bare.NAME: bare.serving,
+}
+"""Practical limits, which stand beside the pairs in `http-connect`."""
+LIMIT_ROWS = "download-*,upload-*,echo-*,dial-*,busy"
+"""Memory says nothing of them: they keep no tunnels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. `seconds` and `warmup` are those of each row; `relay`: haproxy beside pairs."""
+    """What to run. `seconds` and `warmup` are those of each row; `limits`: names of `LIMITS`."""
 
     pairs: Sequence[PairSpec]
     modes: Sequence[str]
@@ -30,19 +37,19 @@ class Plan:
     rounds: int
     seconds: float
     warmup: float
-    relay: bool = False
+    limits: Sequence[str] = ()
 
     def rows_of(self, mode: str) -> list[Row]:
         """Return the rows that say something in `mode`."""
         return [row for row in self.rows if mode != DIRECT or not row.needs_pair]
 
     def names_of(self, mode: str, row: Row) -> list[str]:
-        """Return who is measured: the pairs, and the relay where it can be."""
+        """Return who is measured: the pairs, and the practical limits where they can be."""
         if mode == DIRECT:
             return [DIRECT]
         names = [spec.name for spec in self.pairs]
-        if self.relay and mode == CONNECT and row in chosen(",".join(relay.ROWS)):
-            names.append(relay.NAME)
+        if mode == CONNECT and row in chosen(LIMIT_ROWS):
+            names += self.limits
         return names
 
     @property
@@ -95,9 +102,10 @@ def _start(plan: Plan, mode: str, certificates: Certificates, stack: ExitStack) 
     """Start all that is measured in `mode`, by name; it ends with `stack`."""
     if mode == DIRECT:
         return {}
+    pairs: list[AbstractContextManager[Pair]]
     pairs = [running(spec, mode, certificates) for spec in plan.pairs]
-    if any(relay.NAME in plan.names_of(mode, row) for row in plan.rows):
-        pairs.append(relay.relaying(certificates))
+    wanted = {name for row in plan.rows for name in plan.names_of(mode, row)}
+    pairs += [start(certificates) for name, start in LIMITS.items() if name in wanted]
     return {pair.name: pair for pair in map(stack.enter_context, pairs)}
 
 

@@ -29,9 +29,9 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the user and system time of the family so far, in steps of 10 ms."""
+    """Return the user and system time of the family so far, in steps of 10 ms; of 0 it is 0."""
     total = 0
-    for member in family(pid):
+    for member in family(pid) if pid else ():
         # Fields 14 and 15, counted behind the name, which may hold blanks: proc(5).
         fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
         total += int(fields[11]) + int(fields[12])

@@ -92,7 +92,7 @@ class Quiet:
     slow = False
     unsent = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Bytes have arrived."""
 
     def pause_reading(self) -> None:

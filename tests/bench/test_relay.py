@@ -24,7 +24,7 @@ from tests.bench.test_bench import (
 )
 from tests.peers.ports import free_port
 
-from bench import certificate, relay, row
+from bench import bare, certificate, relay, row, usage
 
 __all__ = ["program", "uds"]  # fixtures
 
@@ -85,6 +85,17 @@ async def test_two_relays_with_mutual_tls_carry_all_rows(
     assert report[figure] > 0
 
 
+@pytest.mark.parametrize(("work", "figure"), WORK.items())
+async def test_the_bare_loop_carries_all_rows(
+    program: Path, tmp_path: Path, work: str, figure: str
+) -> None:
+    with bare.serving(certificate.issue(tmp_path)) as pair:
+        report = await load(program, "--mode=http-connect", f"--uds={pair.uds}", work)
+        assert usage.cpu_seconds(pair.server) > usage.cpu_seconds(pair.agent) == 0
+    assert report["first_error"] == ""
+    assert report[figure] > 0
+
+
 @pytest.mark.parametrize(
     ("pairs", "status", "says"), [("relay", 2, "no pair is left to measure"), ("ours,relay", 0, "")]
 )
@@ -105,7 +116,7 @@ def test_a_missing_program_is_said_and_its_pair_left_out(
 
 
 def test_the_relay_is_measured_where_it_says_something() -> None:
-    plan = Plan([], ("direct", "http-connect", "grpc"), row.ROWS, 1, 1.0, 0.1, relay=True)
+    plan = Plan([], ("direct", "http-connect", "grpc"), row.ROWS, 1, 1.0, 0.1, limits=["relay"])
     (echo,), (idle,) = row.chosen("echo-1"), row.chosen("idle")
     assert plan.names_of("http-connect", echo) == ["relay"]
     assert plan.names_of("http-connect", idle) == []
