@@ -83,7 +83,12 @@ def _scale(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Charts of what agents and tunnels cost one server, step by step."""
     agents, tunnels = document["agents"], document["tunnels"]
     dials = {
-        "agents at the server": [(step["agents"], step["dial"] * MICROSECONDS) for step in agents],
+        "agents, of which any is dialled": [
+            (step["agents"], step["dial"] * MICROSECONDS) for step in agents
+        ],
+        "agents, of which one is dialled": [
+            (step["agents"], step["dial_same"] * MICROSECONDS) for step in agents
+        ],
         "open tunnels": [(step["tunnels"], step["dial"] * MICROSECONDS) for step in tunnels],
     }
     if dials := {name: points for name, points in dials.items() if points}:

@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("ca", "cert", "key"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--identifiers", default="", help="of each, as ipv4=127.0.0.1")
     return parser
 
 
@@ -48,7 +49,7 @@ async def _crowd(arguments: argparse.Namespace) -> int:
                 host="127.0.0.1",
                 port=arguments.port,
                 agent_id=f"agent-{arguments.first + number}",
-                identifiers="",
+                identifiers=arguments.identifiers,
                 token_path="",
                 h2=H2Settings(H2Options(keepalive=KEEPALIVE)),
                 limits=TunnelLimits(),

@@ -1,8 +1,11 @@
 """What agents and tunnels cost one server, measured with real processes on loopback.
 
 Agents are those of `crowd.py`, a few thousand to a process; tunnels are held and dials are made by
-the load generator. A dial through a server with many agents goes to one of them at random, as
-always. Everything is done in steps, so that what should not grow can be seen not to.
+the load generator. Everything is done in steps, so that what should not grow can be seen not to.
+
+A dial through a server with many agents goes to one of them at random, as always, and so to memory
+that no processor has looked at for a while. Another agent, which comes for that alone, has the
+endpoint's address as an identifier: dials that all go to it show what the number itself costs.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -38,7 +41,8 @@ class AgentsStep:
     """One server with `agents` connected.
 
     `connect_cpu` is the server's CPU seconds for each that came, `idle_cpu` its CPU seconds for
-    each second and agent at rest; `dial` is the mean of a sequential dial and close, in seconds.
+    each second and agent at rest; `dial` is the mean of a sequential dial and close, in seconds,
+    `dial_same` that of dials which all go to one agent more.
     """
 
     agents: int
@@ -47,6 +51,7 @@ class AgentsStep:
     connect_cpu: float
     idle_cpu: float
     dial: float
+    dial_same: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,10 @@ def agents(
     """Connect more and more agents to one server; look at it at rest for so many seconds."""
     steps: list[AgentsStep] = []
     program = generator.build()
+    ours = pair_spec("ours")
+    spec = replace(ours, server=(*ours.server, "--proxy-strategies=destHost,default"))
     with ExitStack() as stack:
-        server = stack.enter_context(serving(pair_spec("ours"), MODE, certificates))
+        server = stack.enter_context(serving(spec, MODE, certificates))
         pid = server.process.pid
         there = 0
         for count in counts:
@@ -88,7 +95,9 @@ def agents(
             idle = (usage.cpu_seconds(pid) - before) / at_rest / count
             rss = usage.memory(pid).rss
             dial = _dial(program, server.uds)
-            steps.append(AgentsStep(count, rss, took, cpu / came, idle, dial))
+            with _crowd(server, 1, there, certificates, identifiers="ipv4=127.0.0.1"):
+                same = _dial(program, server.uds)
+            steps.append(AgentsStep(count, rss, took, cpu / came, idle, dial, same))
     return steps
 
 
@@ -111,8 +120,10 @@ def tunnels(counts: Sequence[int], certificates: Certificates, tell: Tell) -> li
 
 
 @contextmanager
-def _crowd(server: Server, count: int, first: int, certificates: Certificates) -> Iterator[None]:
-    command = [sys.executable, "-m", "bench.scale.crowd"]
+def _crowd(
+    server: Server, count: int, first: int, certificates: Certificates, *, identifiers: str = ""
+) -> Iterator[None]:
+    command = [sys.executable, "-m", "bench.scale.crowd", f"--identifiers={identifiers}"]
     command += [f"--port={server.agent_port}", f"--count={count}", f"--first={first}"]
     command += [f"--ca={certificates.ca}", f"--cert={certificates.agent_cert}"]
     with _started([*command, f"--key={certificates.agent_key}"], f"a crowd of {count} agents"):

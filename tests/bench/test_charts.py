@@ -92,11 +92,13 @@ def test_a_run_is_drawn_mode_by_mode_without_rows_that_failed() -> None:
 
 
 def test_steps_of_scale_are_drawn_as_lines() -> None:
-    agents = [{"agents": n, "rss": 30_000_000 + n, "dial": 0.001} for n in (1, 100)]
+    agents = [
+        {"agents": n, "rss": 30_000_000 + n, "dial": 0.001, "dial_same": 0.001} for n in (1, 100)
+    ]
     tunnels = [{"tunnels": n, "server_rss": 10**7, "agent_rss": 10**7, "dial": 1e-3} for n in (1,)]
     charts = dict(draw({"agents": agents, "tunnels": tunnels}))
     assert list(charts) == ["dials-by-scale", "memory-by-scale"]
-    assert "agents at the server" in texts(charts["dials-by-scale"])
+    assert "agents, of which any is dialled" in texts(charts["dials-by-scale"])
 
 
 def test_the_command_writes_files_and_refuses_what_is_no_run(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def test_real_agents_and_tunnels_are_measured(tmp_path: Path) -> None:
     assert (few.agents, more.agents) == (1, 5)
     assert more.rss > 10 << 20
     assert 0 < more.dial < 1
+    assert 0 < more.dial_same < 1
     (step,) = measure.tunnels([3], certificates, told.append)
     assert step.tunnels == 3
     assert 0 < step.dial < 1
