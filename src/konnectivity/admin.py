@@ -7,6 +7,7 @@ TLS, client certificates and bearer tokens (W50). What is served there each prog
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -17,6 +18,7 @@ from konnectivity.net.admin_tls import for_admin
 from konnectivity.net.listen import Listener
 from konnectivity.net.reload import CertificateWatch
 from konnectivity.observe.admin import AdminServer, Guard
+from konnectivity.observe.host import is_loopback, refuse_names
 from konnectivity.observe.page import page
 from konnectivity.observe.protection import BearerTokens, warn_of_plain_text
 from konnectivity.observe.route import Request, Response, Route
@@ -51,28 +53,13 @@ class Doors:
         """Stop listening and end all connections."""
         await self._stack.aclose()
 
-    async def open(
-        self,
-        host: str,
-        port: int,
-        routes: dict[str, Route],
-        *,
-        flag: str,
-        context: Callable[[], ssl.SSLContext] | None = None,
-        tokens: str = "",
-    ) -> None:
-        """Listen; `flag` names the port in errors, `tokens` is a file, or empty.
+    async def open(self, host: str, port: int, routes: dict[str, Route], *, flag: str) -> None:
+        """Listen for whoever comes; `flag` names the port in errors.
 
         Raises:
-            ConfigError: the address cannot be had, or the file is wrong.
+            ConfigError: the address cannot be had.
         """
-        guard: Guard | None = None
-        if tokens:
-            warn_of_plain_text(host, encrypted=context is not None)
-            guard = _but_for_the_page((await asyncio.to_thread(BearerTokens, tokens)).refusal)
-        server = await self._stack.enter_async_context(AdminServer(routes, guard=guard))
-        sock = bind.tcp_socket(host, port, flag=flag)
-        await self._stack.enter_async_context(Listener(sock, server.accept, context=context))
+        await self._serve(bind.tcp_socket(host, port, flag=flag), routes)
 
     async def open_admin(
         self,
@@ -86,7 +73,7 @@ class Doors:
         """Listen for operators, with the page, the protection and the profiles of `options`.
 
         Raises:
-            ConfigError: as `open`, or a certificate is wrong.
+            ConfigError: as `open`, or a certificate or the file of tokens is wrong.
         """
         routes = page() | routes
         if options.enable_profiling:
@@ -97,14 +84,24 @@ class Doors:
             key=options.admin_key,
             client_ca=options.admin_client_ca,
         )
-        await self.open(
-            options.admin_bind_address,
-            port,
-            routes,
-            flag=flag,
-            context=context,
-            tokens=options.admin_token_file,
-        )
+        guard = await _for_bearers(options, encrypted=context is not None)
+        sock = bind.tcp_socket(options.admin_bind_address, port, flag=flag)
+        # A web site that a browser takes for this port has no token, which the page keeps for its
+        # own origin, and no certificate for its name. Other interfaces are asked by any name.
+        if guard is None and context is None and is_loopback(sock):
+            guard = refuse_names
+        await self._serve(sock, routes, guard=guard, context=context)
+
+    async def _serve(
+        self,
+        sock: socket.socket,
+        routes: dict[str, Route],
+        *,
+        guard: Guard | None = None,
+        context: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        server = await self._stack.enter_async_context(AdminServer(routes, guard=guard))
+        await self._stack.enter_async_context(Listener(sock, server.accept, context=context))
 
     async def _profiles(self, *, contention: bool) -> dict[str, Route]:
         from konnectivity.observe.lag import LagWatch  # memory for those who ask for it
@@ -113,6 +110,15 @@ class Doors:
         if not contention:
             return Profiling().routes
         return Profiling(await self._stack.enter_async_context(LagWatch())).routes
+
+
+async def _for_bearers(options: AdminOptions, *, encrypted: bool) -> Guard | None:
+    """Who asks for a token, if one is wanted."""
+    if not options.admin_token_file:
+        return None
+    warn_of_plain_text(options.admin_bind_address, encrypted=encrypted)
+    tokens = await asyncio.to_thread(BearerTokens, options.admin_token_file)
+    return _but_for_the_page(tokens.refusal)
 
 
 def _but_for_the_page(guard: Guard) -> Guard:

@@ -91,7 +91,7 @@ async def test_events_that_nobody_may_read_now_are_not_taken_for_none(
         for _ in range(server.exchange.events.most_readers):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.options.admin_port)
             readers.callback(writer.close)
-            writer.write(b"GET /api/v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
             following.append(writer)  # one that nobody holds is closed
         facts = await gather(dataclasses.replace(sources, cluster=None))

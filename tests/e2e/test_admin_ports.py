@@ -109,6 +109,68 @@ async def test_a_server_with_an_unusable_token_file_does_not_start(
     assert "Traceback" not in "".join(program.lines)
 
 
+# Web sites that lead a browser here (DNS rebinding)
+
+REBOUND = "rebound.example.com:8095"
+
+
+async def test_an_admin_port_on_loopback_answers_to_no_sites_name(pair: Pair) -> None:
+    for health, admin in (
+        (pair.server.options.health_port, pair.server.options.admin_port),
+        (pair.agent.options.health_server_port, pair.agent.options.admin_server_port),
+    ):
+        for path in ("/", "/api/v1/status", "/api/v1/events", "/api/v1/logs", "/metrics"):
+            status, _, body = await get(admin, path, host=REBOUND)
+            assert (status, body.count("\n")) == (421, 1)
+        for host in (f"127.0.0.1:{admin}", f"localhost:{admin}", f"[::1]:{admin}"):
+            assert (await get(admin, "/api/v1/status", host=host))[0] == 200
+        assert (await get(health, "/metrics", host=REBOUND))[0] == 200
+
+
+async def test_the_admin_port_of_several_workers_answers_to_no_sites_name(
+    server_options: dict[str, Any],
+) -> None:
+    port = server_options["admin_port"]
+    async with running("server", *flags(**server_options, workers=2)) as program:
+        await program.line('"Worker is up"')
+        for path in ("/api/v1/status", "/api/v1/status?worker=0", "/api/v1/events"):
+            assert (await get(port, path, host=REBOUND))[0] == 421
+        assert (await get(port, "/api/v1/status"))[0] == 200
+
+
+async def test_an_admin_port_that_others_reach_answers_to_any_name(
+    start_server: StartServer,
+) -> None:
+    server = await start_server(admin_bind_address="0.0.0.0")
+    assert (await get(server.options.admin_port, "/metrics", host="cp-1:8095"))[0] == 200
+
+
+async def test_an_admin_port_that_asks_for_tokens_answers_to_any_name(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "token"
+    tokens.write_text("s3cret-token\n")
+    server = await start_server(admin_token_file=str(tokens))
+    port, bearer = server.options.admin_port, "Authorization: Bearer s3cret-token"
+    assert (await get(port, "/api/v1/status", host="cp-1:8095"))[0] == 401
+    assert (await get(port, "/api/v1/status", bearer, host="cp-1:8095"))[0] == 200
+
+
+async def test_an_admin_port_with_tls_answers_to_the_names_of_its_certificate(
+    start_server: StartServer, authority: Authority
+) -> None:
+    own = authority.issue("admin.example.com")
+    server = await start_server(admin_cert=own.cert, admin_key=own.key)
+    options = {
+        "ssl": ssl.create_default_context(cafile=authority.bundle),
+        "server_hostname": "admin.example.com",
+    }
+    port = server.options.admin_port
+    assert (await get(port, "/metrics", host="admin.example.com:8095", **options))[0] == 200
+    with pytest.raises(ssl.SSLCertVerificationError, match="rebound"):
+        await get(port, "/metrics", **options | {"server_hostname": "rebound.example.com"})
+
+
 # Profiling
 
 

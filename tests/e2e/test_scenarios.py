@@ -79,7 +79,7 @@ async def post(tunnel: Tunnel, body: bytes) -> bytes:
 async def get(port: int, path: str, *, host: str = "127.0.0.1") -> tuple[int, str]:
     """Status and body of an HTTP answer of a health or admin listener."""
     reader, writer = await asyncio.open_connection(host, port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     async with asyncio.timeout(5):
         answer = (await reader.read(-1)).decode()
     writer.close()

@@ -44,9 +44,15 @@ class Client:
         self.writer = writer
 
     async def ask(
-        self, target: str, *headers: str, method: str = "GET", version: str = "1.1"
+        self,
+        target: str,
+        *headers: str,
+        method: str = "GET",
+        version: str = "1.1",
+        host: str | None = "localhost",
     ) -> None:
-        lines = [f"{method} {target} HTTP/{version}", "Host: x", *headers, "", ""]
+        named = [] if host is None else [f"Host: {host}"]
+        lines = [f"{method} {target} HTTP/{version}", *named, *headers, "", ""]
         self.writer.write("\r\n".join(lines).encode())
         await self.writer.drain()
 
@@ -83,11 +89,16 @@ async def connected(port: int, **options: Any) -> AsyncIterator[Client]:
 
 
 async def get(
-    port: int, target: str, *headers: str, method: str = "GET", **options: Any
+    port: int,
+    target: str,
+    *headers: str,
+    method: str = "GET",
+    host: str = "localhost",
+    **options: Any,
 ) -> tuple[int, dict[str, str], str]:
     """One request on a connection of its own."""
     async with connected(port, **options) as client:
-        await client.ask(target, *headers, method=method)
+        await client.ask(target, *headers, method=method, host=host)
         return await client.answer()
 
 

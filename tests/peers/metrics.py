@@ -31,9 +31,9 @@ class Page:
 
     @classmethod
     async def scrape(cls, port: int, prefix: str) -> Self:
-        """The page that the health listener on `port` answers with."""
+        """The page that the health or admin listener on `port` answers with."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         async with asyncio.timeout(5):
             answer = (await reader.read(-1)).decode()
         writer.close()
