@@ -149,6 +149,7 @@ async def test_an_api_that_is_away_is_said_once(api: KubeApi, sources: Sources) 
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "unreadable"),
         (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", "unauthorized"),
         (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "forbidden"),
+        (b"HTTP/1.1 421 Misdirected Request\r\nContent-Length: 0\r\n\r\n", "forbidden"),
         (b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", "unreadable"),
         (b"\x15\x03\x01\x00\x02\x02\x46", "unreadable"),
         (b"", "unreadable"),

@@ -248,6 +248,9 @@ def _refusal(status: int, path: str) -> Silence:
         return Silence("unauthorized", "HTTP 401: a bearer token is wanted", status=status)
     if status == 403:
         return Silence("forbidden", "HTTP 403: it refuses us", status=status)
+    if status == 421:
+        reason = "HTTP 421: it does not answer to this name: ask 127.0.0.1 or localhost"
+        return Silence("forbidden", reason, status=status)
     if status == 404:
         return Silence("absent", f"HTTP 404: it has no {path.partition('?')[0]}", status=status)
     return Silence("unreadable", f"HTTP {status}", status=status)
