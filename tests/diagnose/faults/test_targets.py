@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import signal
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,27 @@ import pytest
 from tests.diagnose.faults import listeners
 from tests.diagnose.faults.cluster import Installation
 from tests.diagnose.faults.doctor import Diagnosis, diagnose
-from tests.e2e.conftest import ConnectAgent, Pair, StartAgent, StartPair, StartServer, until
+from tests.e2e.conftest import (
+    ConnectAgent,
+    Pair,
+    StartAgent,
+    StartEndpoint,
+    StartPair,
+    StartServer,
+    until,
+)
 from tests.net.authority import Authority, Identity
+from tests.peers import schema
 from tests.peers.admin import server_status
 from tests.peers.endpoint import Endpoint
 from tests.peers.ports import free_port
 from tests.peers.program import flags, running
 
-from konnectivity.client import grpc
+from konnectivity.client import grpc, http_connect
+from konnectivity.diagnose.checks.load import NEAR
 from konnectivity.errors import DialError
 from konnectivity.server.app import Server
+from konnectivity.tunnel.budget import TunnelLimits
 
 HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
@@ -202,6 +214,58 @@ async def test_a_limit_that_is_reached(start_pair: StartPair, echoing: Endpoint)
     found = await diagnose(admin(made.server))
     writer.transport.abort()
     assert (found.codes, found.status) == ({"KNC503"}, 2)
+
+
+async def test_a_frontend_that_stalls_while_its_agent_sends_on(
+    start_server: StartServer, connect_agent: ConnectAgent, exits: AsyncExitStack
+) -> None:
+    """A stock agent knows no credit: what it sends to a reader that stalls is held."""
+    server = await start_server(limits=TunnelLimits(process=4 << 20))
+    budget = server.exchange.budget
+    agent = await connect_agent()
+    dialing = asyncio.create_task(http_connect.dial(server.options.uds_name, "10.0.0.7:10250"))
+    _, tunnel = await agent.accept()
+    _, writer = await dialing
+    exits.callback(_abort, writer)
+    for part, codes in ((0.4, set()), (NEAR, {"KNC501"})):
+        while budget.held < part * budget.limit:
+            await agent.send(schema.data(tunnel, bytes(32 << 10)))
+            await asyncio.sleep(0.005)  # little is under way when it is enough
+        found = await diagnose(admin(server))
+        assert (found.codes, found.status) == (codes, len(codes))
+    finding = found.finding("KNC501")
+    assert finding["subject"] == "server server-1: heldForFrontends"
+    assert finding["evidence"].endswith(f" of {4 << 20} bytes in use")
+
+
+async def test_endpoints_that_stall_while_frontends_send_on(
+    start_server: StartServer,
+    start_agent: StartAgent,
+    start_endpoint: StartEndpoint,
+    exits: AsyncExitStack,
+) -> None:
+    server = await start_server()
+    agent = await start_agent(limits=TunnelLimits(process=8 << 20))
+    budget = agent.connections.budget
+    await until(lambda: len(server.exchange.backends))
+    stalled = await start_endpoint(receive_buffer=4096)
+    while budget.held < NEAR * budget.limit:  # each tunnel holds what its window allows
+        _, writer = await http_connect.dial(server.options.uds_name, stalled.address)
+        exits.callback(_abort, writer)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                while True:
+                    writer.write(bytes(64 << 10))
+                    await writer.drain()
+    asked = f"--server=http://127.0.0.1:{agent.options.admin_server_port}"
+    found = await diagnose(admin(server), asked)
+    assert (found.codes, found.status) == ({"KNC501"}, 1)
+    assert found.finding("KNC501")["subject"] == "agent agent-1: heldForEndpoints"
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    """End a tunnel whose bytes nobody takes any more."""
+    writer.transport.abort()
 
 
 async def test_an_agent_that_left_its_tunnels_behind(
