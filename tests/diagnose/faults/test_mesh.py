@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ REVIEWING = {
     "authentication_audience": "system:konnectivity-server",
     "cluster_ca_cert": "",
 }
+StartBeating = Callable[..., Awaitable[Server]]
 
 
 @pytest.fixture
@@ -47,6 +48,32 @@ async def told(api: KubeApi, enough: Callable[[Heartbeat], object]) -> None:
         return bool(lease and enough(heartbeat.read(lease)))
 
     await until(look)
+
+
+@pytest.fixture
+def start_beating(
+    cluster: Installation,
+    beating: dict[str, Any],
+    start_server: StartServer,
+    start_agent: StartAgent,
+) -> StartBeating:
+    """A server, and that agent once its heartbeat names it: as met, or with `failing` as not.
+
+    `server` and `agent` override options.
+    """
+
+    async def start(
+        *,
+        server: dict[str, Any] | None = None,
+        agent: dict[str, Any] | None = None,
+        failing: bool = False,
+    ) -> Server:
+        made = await start_server(**server or {})
+        await start_agent(**beating | (agent or {}))
+        await told(cluster.api, lambda beat: beat.failures if failing else beat.servers)
+        return made
+
+    return start
 
 
 async def look(cluster: Installation, *servers: Server | int) -> Diagnosis:
@@ -67,28 +94,16 @@ def second(folder: Path) -> dict[str, Any]:
     }
 
 
-async def test_a_sound_pair_is_healthy(
-    cluster: Installation,
-    beating: dict[str, Any],
-    start_server: StartServer,
-    start_agent: StartAgent,
-) -> None:
-    server = await start_server()
-    await start_agent(**beating)
-    await told(cluster.api, lambda beat: beat.servers)
+async def test_a_sound_pair_is_healthy(cluster: Installation, start_beating: StartBeating) -> None:
+    server = await start_beating()
     found = await look(cluster, server)
     assert (found.codes, found.unknown, found.status) == (set(), set(), 0)
 
 
 async def test_an_agent_that_dials_a_closed_port(
-    cluster: Installation,
-    beating: dict[str, Any],
-    start_server: StartServer,
-    start_agent: StartAgent,
+    cluster: Installation, start_beating: StartBeating
 ) -> None:
-    server = await start_server()
-    await start_agent(**beating, proxy_server_port=free_port())
-    await told(cluster.api, lambda beat: beat.failures)
+    server = await start_beating(agent={"proxy_server_port": free_port()}, failing=True)
     found = await look(cluster, server)
     assert found.codes == {"KNC302"}
     assert found.finding("KNC302")["evidence"].startswith("refused")
@@ -111,15 +126,9 @@ async def test_packets_that_no_server_ever_saw(start_server: StartServer) -> Non
 
 
 async def test_an_agent_that_does_not_trust_the_server(
-    cluster: Installation,
-    beating: dict[str, Any],
-    start_server: StartServer,
-    start_agent: StartAgent,
-    stranger: Authority,
+    cluster: Installation, start_beating: StartBeating, stranger: Authority
 ) -> None:
-    server = await start_server()
-    await start_agent(**beating, ca_cert=stranger.bundle)
-    await told(cluster.api, lambda beat: beat.failures)
+    server = await start_beating(agent={"ca_cert": stranger.bundle}, failing=True)
     found = await look(cluster, server)
     assert found.codes == {"KNC203"}
     said = found.finding("KNC203")["saidBy"]
@@ -128,32 +137,22 @@ async def test_an_agent_that_does_not_trust_the_server(
 
 
 async def test_an_agent_whose_certificate_is_a_strangers(
-    cluster: Installation,
-    beating: dict[str, Any],
-    start_server: StartServer,
-    start_agent: StartAgent,
-    stranger: Authority,
+    cluster: Installation, start_beating: StartBeating, stranger: Authority
 ) -> None:
-    server = await start_server()
     own = stranger.issue("agent")
-    await start_agent(**beating, agent_cert=own.cert, agent_key=own.key)
-    await told(cluster.api, lambda beat: beat.failures)
+    shown = {"agent_cert": own.cert, "agent_key": own.key}
+    server = await start_beating(agent=shown, failing=True)
     found = await look(cluster, server)
     assert found.codes == {"KNC203"}
     assert "does not accept the agent's certificate" in found.finding("KNC203")["evidence"]
 
 
 async def test_a_server_certificate_that_has_expired(
-    cluster: Installation,
-    beating: dict[str, Any],
-    start_server: StartServer,
-    start_agent: StartAgent,
-    authority: Authority,
+    cluster: Installation, start_beating: StartBeating, authority: Authority
 ) -> None:
     old = authority.expired("localhost", "127.0.0.1")
-    server = await start_server(cluster_cert=old.cert, cluster_key=old.key)
-    await start_agent(**beating)
-    await told(cluster.api, lambda beat: beat.failures)
+    shown = {"cluster_cert": old.cert, "cluster_key": old.key}
+    server = await start_beating(server=shown, failing=True)
     found = await look(cluster, server)
     assert found.codes == {"KNC601"}
     assert found.status == 2
@@ -161,16 +160,11 @@ async def test_a_server_certificate_that_has_expired(
 
 
 async def test_a_certificate_that_is_about_to_expire(
-    cluster: Installation,
-    beating: dict[str, Any],
-    start_server: StartServer,
-    start_agent: StartAgent,
-    authority: Authority,
+    cluster: Installation, start_beating: StartBeating, authority: Authority
 ) -> None:
     soon = authority.issue("localhost", "127.0.0.1", not_after=NOW + 3 * DAY)
-    server = await start_server(cluster_cert=soon.cert, cluster_key=soon.key)
-    await start_agent(**beating)
-    await told(cluster.api, lambda beat: beat.servers)
+    shown = {"cluster_cert": soon.cert, "cluster_key": soon.key}
+    server = await start_beating(server=shown)
     found = await look(cluster, server)
     assert (found.codes, found.status) == ({"KNC601"}, 1)
     assert "server server-1: cluster-cert" in found.finding("KNC601")["subject"]
@@ -201,18 +195,18 @@ async def test_a_certificate_that_is_about_to_expire(
 )
 async def test_a_token_that_is_refused(
     cluster: Installation,
-    beating: dict[str, Any],
-    start_server: StartServer,
-    start_agent: StartAgent,
+    start_beating: StartBeating,
     folder: Path,
     answer: dict[str, Any],
     words: str,
 ) -> None:
     cluster.api.review = lambda spec: answer
     (folder / "token").write_text("secret-of-the-agent")
-    server = await start_server(**REVIEWING, kubeconfig=cluster.kubeconfig)
-    await start_agent(**beating, service_account_token_path=str(folder / "token"))
-    await told(cluster.api, lambda beat: beat.failures)
+    server = await start_beating(
+        server=REVIEWING | {"kubeconfig": cluster.kubeconfig},
+        agent={"service_account_token_path": str(folder / "token")},
+        failing=True,
+    )
     found = await look(cluster, server)
     assert found.codes == {"KNC204"}
     finding = found.finding("KNC204")
@@ -222,18 +216,16 @@ async def test_a_token_that_is_refused(
 
 
 async def test_a_server_that_may_not_review_tokens(
-    cluster: Installation,
-    beating: dict[str, Any],
-    start_server: StartServer,
-    start_agent: StartAgent,
-    folder: Path,
+    cluster: Installation, start_beating: StartBeating, folder: Path
 ) -> None:
     refusal = Fault("POST", "/tokenreviews", status=403, message="tokenreviews is forbidden")
     cluster.api.faults.append(refusal)
     (folder / "token").write_text("token")
-    server = await start_server(**REVIEWING, kubeconfig=cluster.kubeconfig)
-    await start_agent(**beating, service_account_token_path=str(folder / "token"))
-    await told(cluster.api, lambda beat: beat.failures)
+    server = await start_beating(
+        server=REVIEWING | {"kubeconfig": cluster.kubeconfig},
+        agent={"service_account_token_path": str(folder / "token")},
+        failing=True,
+    )
     found = await look(cluster, server)
     assert found.codes == {"KNC104"}
     assert found.skipped["KNC204"] == found.skipped["KNC201"] == ["KNC104"]
@@ -320,14 +312,9 @@ async def test_a_server_whose_clock_is_wrong(
 
 
 async def test_one_of_two_servers_that_does_not_answer_is_no_verdict_about_it(
-    cluster: Installation,
-    beating: dict[str, Any],
-    start_server: StartServer,
-    start_agent: StartAgent,
+    cluster: Installation, start_beating: StartBeating
 ) -> None:
-    server = await start_server()
-    await start_agent(**beating)
-    await told(cluster.api, lambda beat: beat.servers)
+    server = await start_beating()
     found = await look(cluster, server, free_port())
     assert found.status == 3
     assert "KNC201" in found.unknown
