@@ -8,6 +8,7 @@ import dataclasses
 import ssl
 import time
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ class Forgetful(KubeletRequest):
             "Content-Length", str(int(self.headers["Content-Length"]) - CHUNK)
         )
         super()._receive_bulk()
+
+
+class Leaving(KubeletRequest):
+    """A kubelet that ends TLS in good order behind the head of each answer."""
+
+    def _begin(self, *fields: tuple[str, str], status: HTTPStatus = HTTPStatus.OK) -> None:
+        super()._begin(*fields, status=status)
+        with contextlib.suppress(OSError):
+            self.connection.unwrap()
+        raise ConnectionAbortedError
 
 
 @contextlib.asynccontextmanager
@@ -116,6 +127,15 @@ async def test_a_scene_fails_when_the_stream_is_cut(
         kubelet = dataclasses.replace(running_node.kubelet, dial=dial)
         with pytest.raises((OSError, HttpsError)):
             await SCENES[what](kubelet, ignore)
+
+
+@pytest.mark.parametrize("scene", SCENES.values(), ids=list(SCENES))
+async def test_a_scene_fails_when_the_kubelet_ends_the_stream(
+    running_node: RunningNode, scene: Scene
+) -> None:
+    running_node.node.RequestHandlerClass = Leaving
+    with pytest.raises(HttpsError):
+        await scene(running_node.kubelet, ignore)
 
 
 async def test_bulk_is_a_hundred_megabytes_each_way(running_node: RunningNode) -> None:

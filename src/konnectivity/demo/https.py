@@ -144,14 +144,16 @@ class HttpsConnection:
             self._http.receive_data(await self._read_tls())
 
     async def _read_tls(self) -> bytes:
-        """What the TLS engine has, at least one byte; empty at the end."""
-        data = bytearray()
-        try:
-            data += await self._step(lambda: self._tls.read(READ_SIZE))
-            while len(data) < READ_SIZE:  # one call gives one record, 16 KiB at most
-                data += self._tls.read(READ_SIZE)
-        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-            pass
+        """What the TLS engine has, at least one byte; empty at the end.
+
+        A stream that is cut reads as ended where the context has `OP_IGNORE_UNEXPECTED_EOF`,
+        which early releases of Python 3.11 set: that a part is missing is for HTTP to say.
+        """
+        data = bytearray(await self._step(lambda: self._tls.read(READ_SIZE)))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            # One call gives one record, 16 KiB at most, and after the end an empty one each time.
+            while len(data) < READ_SIZE and (record := self._tls.read(READ_SIZE)):
+                data += record
         return bytes(data)
 
     async def _step(self, call: Callable[[], T]) -> T:
