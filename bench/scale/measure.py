@@ -27,13 +27,23 @@ from bench.pair import Server, pair_spec, running, serving
 MODE = "http-connect"
 CROWD = 2500  # agents in one process
 HELD = 5000  # tunnels that one load generator holds, both ends of each
-DIAL_SECONDS = 2.0
 DIAL_SAMPLES = 3
-SETTLE = 1.0  # seconds before memory is read
-IDLE_SECONDS = 10.0  # over which the cost of being connected is taken
 READY_LIMIT = 180.0  # seconds for one crowd to be connected
 
 Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds for each look: before memory is read, at rest, and for each sample of dials."""
+
+    settle: float = 1.0
+    at_rest: float = 10.0
+    warmup: float = 0.5
+    dials: float = 2.0
+
+
+DEFAULT = Pace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +75,9 @@ class TunnelsStep:
 
 
 def agents(
-    counts: Sequence[int],
-    certificates: Certificates,
-    tell: Tell,
-    *,
-    at_rest: float = IDLE_SECONDS,
+    counts: Sequence[int], certificates: Certificates, tell: Tell, *, pace: Pace = DEFAULT
 ) -> list[AgentsStep]:
-    """Connect more and more agents to one server; look at it at rest for so many seconds."""
+    """Connect more and more agents to one server, and look at it at rest."""
     steps: list[AgentsStep] = []
     program = generator.build()
     ours = pair_spec("ours")
@@ -89,19 +95,21 @@ def agents(
                 stack.enter_context(_crowd(server, size, there, certificates))
                 there += size
             took, cpu = time.monotonic() - begun, usage.cpu_seconds(pid) - before
-            time.sleep(SETTLE)
+            time.sleep(pace.settle)
             before = usage.cpu_seconds(pid)
-            time.sleep(at_rest)
-            idle = (usage.cpu_seconds(pid) - before) / at_rest / count
+            time.sleep(pace.at_rest)
+            idle = (usage.cpu_seconds(pid) - before) / pace.at_rest / count
             rss = usage.memory(pid).rss
-            dial = _dial(program, server.uds)
+            dial = _dial(program, server.uds, pace)
             with _crowd(server, 1, there, certificates, identifiers="ipv4=127.0.0.1"):
-                same = _dial(program, server.uds)
+                same = _dial(program, server.uds, pace)
             steps.append(AgentsStep(count, rss, took, cpu / came, idle, dial, same))
     return steps
 
 
-def tunnels(counts: Sequence[int], certificates: Certificates, tell: Tell) -> list[TunnelsStep]:
+def tunnels(
+    counts: Sequence[int], certificates: Certificates, tell: Tell, *, pace: Pace = DEFAULT
+) -> list[TunnelsStep]:
     """Hold more and more tunnels open through one pair."""
     steps: list[TunnelsStep] = []
     program = generator.build()
@@ -113,9 +121,9 @@ def tunnels(counts: Sequence[int], certificates: Certificates, tell: Tell) -> li
                 size = min(HELD, count - there)
                 stack.enter_context(_held(program, pair.uds, size))
                 there += size
-            time.sleep(SETTLE)
+            time.sleep(pace.settle)
             server, agent = usage.memory(pair.server).rss, usage.memory(pair.agent).rss
-            steps.append(TunnelsStep(count, server, agent, _dial(program, pair.uds)))
+            steps.append(TunnelsStep(count, server, agent, _dial(program, pair.uds, pace)))
     return steps
 
 
@@ -159,9 +167,10 @@ def _started(command: Sequence[str], who: str) -> Iterator[None]:
         raise BenchError(f"{who} ended with status {process.returncode}")
 
 
-def _dial(program: Path, uds: Path) -> float:
+def _dial(program: Path, uds: Path, pace: Pace) -> float:
     """Seconds of a dial and close, the median of several runs of sequential ones."""
-    arguments = [f"--mode={MODE}", f"--uds={uds}", "--dialers=1", f"--seconds={DIAL_SECONDS}"]
+    arguments = [f"--mode={MODE}", f"--uds={uds}", "--dialers=1"]
+    arguments += [f"--warmup={pace.warmup}", f"--seconds={pace.dials}"]
     found: list[float] = []
     for _ in range(DIAL_SAMPLES):
         report = generator.run(program, arguments)

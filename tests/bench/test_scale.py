@@ -90,12 +90,13 @@ def test_a_chart_is_an_image_of_all_its_points() -> None:
 def test_real_agents_and_tunnels_are_measured(tmp_path: Path) -> None:
     certificates = certificate.issue(tmp_path)
     told: list[str] = []
-    few, more = measure.agents([1, 5], certificates, told.append, at_rest=0.1)
+    pace = measure.Pace(settle=0.1, at_rest=0.1, warmup=0.05, dials=0.2)
+    few, more = measure.agents([1, 5], certificates, told.append, pace=pace)
     assert told == ["1 agents", "5 agents"]
     assert (few.agents, more.agents) == (1, 5)
     assert more.rss > 10 << 20
     assert 0 < more.dial < 1
     assert 0 < more.dial_same < 1
-    (step,) = measure.tunnels([3], certificates, told.append)
+    (step,) = measure.tunnels([3], certificates, told.append, pace=pace)
     assert step.tunnels == 3
     assert 0 < step.dial < 1
