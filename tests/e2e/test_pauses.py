@@ -36,7 +36,7 @@ BLOCK = os.urandom(1 << 20)
 BLOCKS = 64
 """Together more than every buffer on the way."""
 WHOLE = hashlib.sha256(BLOCK * BLOCKS).digest()
-PAUSE = 1.0
+PAUSE = 0.5
 SMALL = TunnelLimits(queue=2 << 20, throttle=512 << 10, process=6 << 20)
 PACKET = bytes(64 << 10)
 
