@@ -7,7 +7,7 @@ these agents: other agents in the same cluster are another manager's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from konnectivity.kube import heartbeat
@@ -30,16 +30,16 @@ FORBIDDEN, MISSING = 403, 404
 
 
 async def search(
-    client: AsyncClient, wanted: Mapping[Key, Object], *, when: Callable[[], bool]
+    client: AsyncClient, wanted: Mapping[Key, Object], *, ready: Callable[[], Awaitable[None]]
 ) -> set[Key]:
-    """`leftovers`, as soon as `when()` is true and the API answers."""
+    """`leftovers`, as soon as `ready()` is over and the API answers."""
     backoff = Backoff(1.0, 60.0, factor=2.0, jitter=0.5)
     while True:
-        if when():
-            try:
-                return await leftovers(client, wanted)
-            except failures() as error:
-                log.v(2, "Cannot look for leftovers", error=describe(error))
+        await ready()
+        try:
+            return await leftovers(client, wanted)
+        except failures() as error:
+            log.v(2, "Cannot look for leftovers", error=describe(error))
         await asyncio.sleep(backoff.next())
 
 

@@ -158,13 +158,14 @@ class Reconciler:
 
     async def until_applied(self) -> None:
         """Wait until all objects are as wanted, or nothing can be done: see `paused`."""
-        while not (self.applied or self.paused):
-            self._passed.clear()
-            await self._passed.wait()
+        await self._until(lambda: self.applied or self.paused)
 
     async def until_settled(self) -> None:
         """Wait until all is as wanted, or nothing can be done because the workload is paused."""
-        while not (self.converged or self.paused):
+        await self._until(lambda: self.converged or self.paused)
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        while not true():
             self._passed.clear()
             await self._passed.wait()
 
@@ -387,7 +388,9 @@ class Reconciler:
 
     async def _search(self) -> None:
         """Look once for what an earlier specification has left."""
-        found = await search(self._client, self.wanted.objects, when=self._may_write)
+        found = await search(
+            self._client, self.wanted.objects, ready=lambda: self._until(self._may_write)
+        )
         self.wanted.retire(found)
         self._searched = True
         self.wake()
