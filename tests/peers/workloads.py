@@ -23,7 +23,7 @@ Object = dict[str, Any]
 
 REVISION = "deployment.kubernetes.io/revision"
 HASH = "pod-template-hash"
-TICK = 0.05
+TICK = 0.02
 
 
 class Workloads:
