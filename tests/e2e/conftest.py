@@ -48,7 +48,7 @@ ON_BOTH = ("test_bytes", "test_cuts", "test_dials", "test_endings", "test_limits
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     module = metafunc.module.__name__.rpartition(".")[2]
     marked = any(
-        mark.args[0] == "carrier" for mark in metafunc.definition.iter_markers("parametrize")
+        "carrier" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
     )
     if "carrier" in metafunc.fixturenames and module in ON_BOTH and not marked:
         metafunc.parametrize("carrier", CARRIERS, indirect=True)

@@ -31,7 +31,7 @@ NODES = ("n1", "n2", "n3")
 SPEED = 20.0
 """Of ten seconds in which a new agent proves itself, half a one is left."""
 SERVERS = ("s1", "s2")
-LASTS = 1.0
+LASTS = 0.5
 """Seconds that each tunnel is used, well within the drain limit."""
 DRAIN = 10.0
 
