@@ -111,10 +111,14 @@ def condition(cluster: Cluster) -> Condition:
 
 
 async def installed(api: KubeApi, cluster: Cluster) -> None:
+    """Wait until all is there, and noted in the directory: a thread writes that."""
+    assert cluster.certificates is not None
+    note = cluster.certificates.path / "cluster.json"
     async with asyncio.timeout(10):
         await cluster.reconciler.until_settled()
         await until(lambda: api.get(SECRET) and api.get(WORKLOAD))
         await cluster.reconciler.until_settled()
+        await until(note.exists)
 
 
 async def events(api: KubeApi, cluster: Cluster, reason: str) -> list[str]:
