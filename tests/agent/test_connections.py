@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+from tests.chaos.proxy import ChaosProxy
 from tests.e2e.conftest import Log, grpcio_stays, log, until
 from tests.net.authority import Authority, Identity
 from tests.peers import schema
@@ -20,7 +21,7 @@ from konnectivity.agent.census import Census
 from konnectivity.agent.connections import Connections, SyncOptions
 from konnectivity.agent.counters import AgentCounters
 from konnectivity.agent.link import LinkOptions
-from konnectivity.agent.targets import Targets
+from konnectivity.agent.targets import PATIENCE, Targets
 from konnectivity.net import tls
 from konnectivity.net.address import Address, parse_ip
 from konnectivity.net.connect import connect_server
@@ -56,11 +57,12 @@ async def serve(fakes: AsyncExitStack, authority: Authority, identity: Identity)
         *,
         announced: str = "",
         identity: Identity = identity,
+        port: int = 0,
     ) -> FakeServer:
         answer = (("serverid", server_id), ("servercount", str(count)))
         if announced:
             answer = (*answer, ("konnectivity-servers", announced))
-        server = FakeServer(authority, identity, answer=answer)
+        server = FakeServer(authority, identity, answer=answer, port=port)
         return await fakes.enter_async_context(server)
 
     return start  # type: ignore[return-value]
@@ -68,7 +70,7 @@ async def serve(fakes: AsyncExitStack, authority: Authority, identity: Identity)
 
 @asynccontextmanager
 async def connecting(
-    server: FakeServer,
+    server: FakeServer | ChaosProxy,
     authority: Authority,
     identity: Identity,
     *,
@@ -270,6 +272,137 @@ async def test_an_own_address_that_does_not_lead_to_its_server_is_set_aside_for_
         assert ids(connections) == ["s1"]
         assert connections._counters.link_failures["tcp"] == (address == "127.0.0.1:1")
         await first.stop()
+
+
+def refused(connections: Connections, server: FakeServer) -> int:
+    """How often nobody answered at the address of a server."""
+    failed = {each.target: each.times for each in connections.attempts.failed}
+    return failed.get(f"127.0.0.1:{server.port}", 0)
+
+
+async def test_while_a_server_is_away_the_common_name_is_tried_now_and_then_only(
+    serve: StartServer, authority: Authority, identity: Identity
+) -> None:
+    second = await serve("s2")
+    first = await serve("s1", announced=f"s1=&s2=127.0.0.1:{second.port}")
+    async with connecting(first, authority, identity) as connections:
+        await until(lambda: ids(connections) == ["s1", "s2"])
+        assert first.calls == 1
+        await second.stop()
+        await until(lambda: refused(connections, second) >= 3 * PATIENCE)
+        assert 2 <= first.calls - 1 <= 3
+        back = await serve("s2", port=second.port)
+        await until(lambda: ids(connections) == ["s1", "s2"])
+        assert back.calls == 1
+        await first.stop()
+        await back.stop()
+
+
+async def test_a_server_that_comes_back_elsewhere_is_found_by_what_the_others_say(
+    serve: StartServer, authority: Authority, identity: Identity
+) -> None:
+    second = await serve("s2")
+    first = await serve("s1", announced=f"s1=&s2=127.0.0.1:{second.port}")
+    async with connecting(first, authority, identity) as connections:
+        await until(lambda: ids(connections) == ["s1", "s2"])
+        moved = await serve("s2")
+        text = f"s1=&s2=127.0.0.1:{moved.port}"
+        first._answer = (*first._answer[:2], ("konnectivity-servers", text))
+        await second.stop()
+        await until(lambda: moved.calls and ids(connections) == ["s1", "s2"])
+        assert refused(connections, second) == PATIENCE
+        assert first.calls == 2
+        await first.stop()
+        await moved.stop()
+
+
+async def test_an_address_that_another_server_has_taken_over_is_set_aside(
+    serve: StartServer, authority: Authority, identity: Identity
+) -> None:
+    second = await serve("s2")
+    first = await serve("s1", announced=f"s1=&s2=127.0.0.1:{second.port}")
+    async with connecting(first, authority, identity) as connections:
+        await until(lambda: ids(connections) == ["s1", "s2"])
+        await second.stop()
+        other = await serve("s1", port=second.port)
+        await until(lambda: other.calls)
+        met = first.calls
+        await until(lambda: first.calls >= met + PATIENCE)
+        assert other.calls == 1
+        await first.stop()
+        await other.stop()
+
+
+async def test_of_several_servers_that_are_away_each_is_found_as_soon_as_it_is_back(
+    serve: StartServer, authority: Authority, identity: Identity
+) -> None:
+    second, third = await serve("s2"), await serve("s3")
+    text = f"s1=&s2=127.0.0.1:{second.port}&s3=127.0.0.1:{third.port}"
+    first = await serve("s1", announced=text)
+    async with connecting(first, authority, identity) as connections:
+        await until(lambda: ids(connections) == ["s1", "s2", "s3"])
+        await second.stop()
+        await third.stop()
+        await until(lambda: refused(connections, second) and refused(connections, third))
+        back = await serve("s3", port=third.port)
+        await until(lambda: ids(connections) == ["s1", "s3"])
+        again = await serve("s2", port=second.port)
+        await until(lambda: ids(connections) == ["s1", "s2", "s3"])
+        for server in (first, again, back):
+            await server.stop()
+
+
+async def test_a_server_without_an_address_is_looked_for_while_another_one_is_away(
+    serve: StartServer, authority: Authority, identity: Identity
+) -> None:
+    second = await serve("s2")
+    first = await serve("s1", count=3, announced=f"s1=&s2=127.0.0.1:{second.port}&s3=")
+    async with connecting(first, authority, identity) as connections:
+        await until(lambda: ids(connections) == ["s1", "s2"])
+        await second.stop()
+        met, away = first.calls, refused(connections, second)
+        await until(lambda: refused(connections, second) >= away + 2 * PATIENCE)
+        assert first.calls - met >= 2 * PATIENCE - 2
+        await first.stop()
+
+
+async def test_an_agent_without_any_server_tries_the_common_name_each_time(
+    serve: StartServer, authority: Authority, identity: Identity
+) -> None:
+    first, second = await serve("s1"), await serve("s2")
+    leases = Counted(2, {"s1": "", "s2": f"127.0.0.1:{second.port}"})
+    async with connecting(first, authority, identity, leases=leases) as connections:
+        await until(lambda: ids(connections) == ["s1", "s2"])
+        await first.stop()
+        await second.stop()
+        await until(lambda: refused(connections, second) >= 2 * PATIENCE)
+        assert refused(connections, first) >= 2 * PATIENCE - 2
+        back = await serve("s1", port=first.port)
+        await until(lambda: ids(connections) == ["s1"])
+        await back.stop()
+
+
+async def test_addresses_that_lead_to_servers_speak_for_one_that_was_never_needed(
+    serve: StartServer, authority: Authority, identity: Identity
+) -> None:
+    first, second = await serve("s1"), await serve("s2")
+    both = f"s1=127.0.0.1:{first.port}&s2=127.0.0.1:{second.port}"
+    first._answer = second._answer = (("servercount", "2"), ("konnectivity-servers", both))
+    first._answer, second._answer = ((("serverid", name), *first._answer) for name in ("s1", "s2"))
+    behind = [first]
+    async with (
+        ChaosProxy(lambda: ("127.0.0.1", behind[0].port)) as balancer,
+        connecting(balancer, authority, identity) as connections,
+    ):
+        await until(lambda: ids(connections) == ["s1", "s2"])
+        behind[0] = second
+        await first.stop()
+        await until(lambda: second.calls > 1)  # met again, through the balancer
+        assert refused(connections, first) >= PATIENCE
+        back = await serve("s1", port=first.port)
+        await until(lambda: ids(connections) == ["s1", "s2"])
+        await back.stop()
+        await second.stop()
 
 
 async def test_of_a_names_addresses_those_without_a_connection_come_first() -> None:

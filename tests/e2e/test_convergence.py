@@ -20,6 +20,7 @@ from tests.peers.kube_api import REVIEWS, KubeApi
 from konnectivity.agent.connections import Connections, SyncOptions
 from konnectivity.agent.counters import AgentCounters
 from konnectivity.agent.link import LinkOptions
+from konnectivity.agent.targets import PATIENCE
 from konnectivity.net import tls
 from konnectivity.net.h2 import H2Settings
 from konnectivity.server.app import Server
@@ -96,6 +97,31 @@ async def test_one_server_becomes_three_and_one_again_without_a_lottery(
     settled = fleet.choices
     await asyncio.sleep(0.5)
     assert fleet.choices == settled  # nobody looks for servers that are not there
+
+
+async def test_a_server_that_is_away_costs_the_others_next_to_nothing(
+    fleet: Fleet, api: KubeApi, folder: Path
+) -> None:
+    config = {"kubeconfig": str(api.kubeconfig(folder))}
+    leasing = config | {"enable_lease_controller": True, "advertised": True}
+    await fleet.start_server("s1", **leasing)
+    for number in range(AGENTS):
+        await fleet.start_agent(f"a{number}", count_server_leases=True, **config)
+    await fleet.until_full()
+    away = await fleet.start_server("s2", **leasing)
+    await fleet.until_full()
+    (lease,) = [each for each in api.items(LEASES) if each["metadata"]["name"].endswith("s2")]
+    before = fleet.choices
+    await fleet.stop_server("s2")
+    api.put(f"{LEASES}/{lease['metadata']['name']}", lease)  # as if it had crashed
+
+    def vain() -> list[int]:
+        return [each.counters.link_failures["tcp"] for each in fleet.agents]
+
+    await until(lambda: min(vain()) > 2 * PATIENCE)
+    assert 2 * AGENTS <= fleet.choices - before <= sum(vain()) // PATIENCE
+    await fleet.start_server("s2", agent_port=away.options.agent_port, **leasing)
+    await fleet.until_full()
 
 
 async def test_agents_that_count_no_leases_are_told_of_all_servers_by_one(

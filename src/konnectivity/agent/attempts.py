@@ -1,13 +1,22 @@
-"""What became of attempts to reach servers: the last failure at each target, for the heartbeat."""
+"""What became of attempts to reach servers; the last failure at each target, for the heartbeat."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 MOST_TARGETS: Final = 16
+
+
+class Outcome(Enum):
+    """What an attempt has come to: one more link, a server that needs none, or nowhere."""
+
+    MADE = auto()
+    MET_AGAIN = auto()
+    FAILED = auto()
 
 
 @dataclass(frozen=True, slots=True)

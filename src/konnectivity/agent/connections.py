@@ -6,9 +6,10 @@ server has no use for, because there is one already, is closed. A link leaves th
 so a dying connection never removes its replacement (W30).
 
 differs: attempts that meet none but known servers are spaced like failures (W58); servers whose
-own address is known are dialled there; a lost link is replaced at once; links to servers that are
-gone are closed when nothing is in them; servers of ours may get several connections each
-(`--connections-per-server`), whose number they grant in their answer (wire/parallel.py).
+own address is known are dialled there, and rarely elsewhere (targets.py); a lost link is replaced
+at once; links to servers that are gone are closed when nothing is in them; servers of ours may get
+several connections each (`--connections-per-server`), whose number they grant in their answer
+(wire/parallel.py).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from konnectivity.agent.attempts import Attempts
+from konnectivity.agent.attempts import Attempts, Outcome
 from konnectivity.agent.census import Census
 from konnectivity.agent.counters import AgentCounters
 from konnectivity.agent.endpoint import Endpoints
@@ -200,6 +201,7 @@ class Connections:
         return await self._attempt_at(
             self.census.missing(self.usable),
             self._targets.balanced(avoid={each.address for each in self.usable}),
+            lacking=self._wanted - self.reached,
         )
 
     async def _reinforce(self, link: ServerLink) -> bool:
@@ -209,18 +211,28 @@ class Connections:
             for server_id, address in self.census.addresses(self.usable).items()
             if server_id == link.server_id
         }
-        return await self._attempt_at(own, self._targets.balanced(prefer=link.address))
+        common = self._targets.balanced(prefer=link.address)
+        return await self._attempt_at(own, common, lacking=1)
 
-    async def _attempt_at(self, own: Mapping[str, str], common: Target) -> bool:
-        """Try one of the servers' own addresses, and the common name if that makes no link."""
-        target = self._targets.direct(own)
-        if target is not None:
-            if await self._attempt(target):
+    async def _attempt_at(self, own: Mapping[str, str], common: Target, *, lacking: int) -> bool:
+        """Try one of the servers' own addresses, and the common name where it may lead further.
+
+        It may if one of the `lacking` has no own address to be looked for at, or none is connected.
+        """
+        direct = self._targets.direct(own)
+        blind = lacking > len(direct) or not self.servers
+        if direct:
+            outcome = await self._attempt(direct[0])
+            if outcome is Outcome.MADE:
+                self._targets.led(direct[0])
                 return True
-            self._targets.set_aside(target)
-        return await self._attempt(common)
+            if outcome is Outcome.MET_AGAIN:
+                self._targets.set_aside(direct[0])
+            elif not self._targets.failed(direct[0]) and not blind:
+                return False
+        return await self._attempt(common) is Outcome.MADE
 
-    async def _attempt(self, target: Target) -> bool:
+    async def _attempt(self, target: Target) -> Outcome:
         try:
             link = await ServerLink.connect(
                 self._link, self._context(), self.endpoints, self.budget, target=target
@@ -233,7 +245,7 @@ class Connections:
             self.endpoints.events.publish("connection_failed", stage=stage, error=str(error))
             if self.attempts.fail(str(target), stage, text):
                 self.changed()
-            return False
+            return Outcome.FAILED
         known = self.servers.get(link.server_id, [])
         for each in known:  # the newest word of a server counts
             each.server_count, each.announced = link.server_count, link.announced
@@ -241,10 +253,10 @@ class Connections:
             log.v(4, "Connected to this server already", serverID=link.server_id)
             self.attempts.met_again += 1
             link.close()
-            return False
+            return Outcome.MET_AGAIN
         self.attempts.succeed(str(target))
         self._add(link)
-        return True
+        return Outcome.MADE
 
     def _add(self, link: ServerLink) -> None:
         self.links.append(link)
