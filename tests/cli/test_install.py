@@ -278,8 +278,26 @@ async def test_heartbeats_that_are_no_longer_wanted_take_their_rights_along(
         done = await cluster.run("upgrade", "--heartbeats=false")
     assert (done.status, done.err) == (0, "")
     assert "- Role konnectivity-heartbeats/konnectivity-agent-heartbeats" in done.out
+    assert (
+        "! Namespace konnectivity-heartbeats is not wanted any more and stays, with what is in it: "
+        "kubectl delete namespace konnectivity-heartbeats\n"
+    ) in done.out
     assert api.get(HEARTBEATS)  # it might hold what is not ours
     assert api.items(f"{RIGHTS}/roles") == api.items(f"{RIGHTS}/rolebindings") == []
+
+
+async def test_a_namespace_that_stays_is_named_to_programs_too_and_not_when_it_is_gone(
+    api: KubeApi, cluster: Commands
+) -> None:
+    json_please = ("--output=json", "--wait=false")
+    await cluster.run("install", *NEEDED, "--wait=false")
+    done = await cluster.run("upgrade", "--heartbeats=false", *json_please)
+    assert json.loads(done.out)["staying"] == ["Namespace konnectivity-heartbeats"]
+    back = await cluster.run("upgrade", "--rollback", *json_please)
+    assert json.loads(back.out)["staying"] == []
+    api.remove(HEARTBEATS)
+    gone = await cluster.run("upgrade", "--heartbeats=false", *json_please)
+    assert (gone.status, json.loads(gone.out)["staying"]) == (0, [])
 
 
 async def test_what_is_to_go_needs_the_right_to_delete_it(api: KubeApi, cluster: Commands) -> None:

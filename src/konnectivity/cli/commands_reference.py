@@ -62,7 +62,7 @@ keeps them. A specification of more than 100 kB, which only a long CA bundle mak
 |---|---|
 | `diff` | `actions`: for each `object`, `reason` (`install`, `restore`, `drift`, `upgrade`, \
 `adopt`), `creates`, `recreates`, `owners`, `changes` with `change` and `writer`; `unreadable` and \
-`refused`: reasons by object; `leftovers`; `unchanged` |
+`refused`: reasons by object; `leftovers`; `staying`; `unchanged` |
 | `install`, `upgrade` | the same of what was done; `adopted`, `manager`, `specification_kept`, \
 `agents`: null, or `wanted`, `updated` and `available` |
 | `restart` | `restarted`, `available` |

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from konnectivity.kube.client import failures
 from konnectivity.kube.collection import Object
 from konnectivity.lifecycle.reconciling.apply import Applier, refusal
-from konnectivity.lifecycle.reconciling.compare import Change
+from konnectivity.lifecycle.reconciling.compare import Change, is_ours
 from konnectivity.lifecycle.reconciling.leftovers import leftovers
 from konnectivity.lifecycle.reconciling.observe import Observer
 from konnectivity.lifecycle.reconciling.plan import Action, Key, Reason, is_premature, key_of, plan
@@ -39,6 +39,8 @@ class Preview:
     """How many objects are as specified."""
     leftovers: tuple[Key, ...] = ()
     """Ours, of an earlier specification, and no longer wanted."""
+    staying: tuple[Key, ...] = ()
+    """Namespaces of the specification before: they would take along what is not ours."""
 
     @property
     def blocked(self) -> bool:
@@ -66,6 +68,9 @@ class Preview:
                 yield f"! {action.key}: would be refused: {self.refused[action.key]}"
         for key in self.leftovers:
             yield f"- {key}"
+        for key in self.staying:
+            remedy = f"kubectl delete namespace {key.name}"
+            yield f"! {key} is not wanted any more and stays, with what is in it: {remedy}"
         yield self.sum
 
     def as_json(self) -> dict[str, object]:
@@ -75,6 +80,7 @@ class Preview:
             "unreadable": {str(key): why for key, why in self.unknown.items()},
             "refused": {str(key): why for key, why in self.refused.items()},
             "leftovers": [str(key) for key in self.leftovers],
+            "staying": [str(key) for key in self.staying],
             "unchanged": self.same,
         }
 
@@ -127,12 +133,16 @@ async def examine(
     wanted = {key_of(item): item for item in desired}
     # Who could not be asked for what is wanted need not be asked for what is not.
     left: list[Key] = []
+    staying: list[Key] = []
     if not unknown:
         keys = {key_of(item) for item in former} - wanted.keys()
         there, _ = await observe_once(client, [i for i in former if key_of(i) in keys], limit=limit)
         ours = {key for key, item in there.items() if item is not None and may_go(key, item)}
         left = sorted(ours | await leftovers(client, wanted))
-    return Preview(tuple(actions), unknown, refused, len(observed) - len(actions), tuple(left))
+        spaces = {key: item for key, item in there.items() if key.kind == "Namespace"}
+        staying = [key for key, item in spaces.items() if item is not None and is_ours(item)]
+    same = len(observed) - len(actions)
+    return Preview(tuple(actions), unknown, refused, same, tuple(left), tuple(staying))
 
 
 async def preview(
