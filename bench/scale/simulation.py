@@ -3,7 +3,8 @@
 An agent here keeps the rules of `konnectivity.agent.connections`, with its own back-off and the
 intervals that ship: one attempt at a time; the next one an interval after a success, and longer
 each time after a failure or a server that it is at already; lost links replaced within a tenth of
-an interval. A server is a queue for one core: each connection costs it CPU, whoever waits longer
+an interval; where servers are known the balancer is tried now and then only, as `Targets` has it.
+A server is a queue for one core: each connection costs it CPU, whoever waits longer
 than the handshake may take has cost it and gets nothing, and beyond the kernel's accept queue a
 connection is tried again when TCP does.
 
@@ -17,9 +18,10 @@ import heapq
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from konnectivity.agent.connections import BACKOFF_FACTOR, JITTER
+from konnectivity.agent.targets import DIRECT_TIMEOUT, PATIENCE
 from konnectivity.net.backoff import Backoff, lengthened
 from konnectivity.net.bind import BACKLOG
 from konnectivity.net.connect import CONNECT_TIMEOUT
@@ -98,14 +100,29 @@ class Server:
 class Agent:
     """One agent: what it is connected to, and how long it waits."""
 
-    __slots__ = ("backoff", "cluster", "links", "turn")
+    __slots__ = ("backoff", "cluster", "in_vain", "led", "links", "tried", "turn")
 
     def __init__(self, cluster: Sequence[Server], interval: float, cap: float) -> None:
         self.cluster = cluster
         self.links: set[Server] = set()
+        self.led: set[Server] = set()
+        """Those that it has reached at their own address."""
+        self.in_vain: dict[Server, int] = {}
+        """Failures there since it has."""
+        self.tried: dict[Server, float] = {}
         self.backoff = Backoff(interval, cap, factor=BACKOFF_FACTOR, jitter=JITTER)
         self.turn = 0
         """Counts its plans: only the last one made is carried out."""
+
+
+class _Try(NamedTuple):
+    """One attempt: void once the agent has another plan. `since` is when it began."""
+
+    agent: Agent
+    server: Server
+    direct: bool
+    turn: int
+    since: float
 
 
 @dataclass(slots=True)
@@ -160,10 +177,12 @@ class Simulation:
         self.links = 0
 
     def connected(self) -> None:
-        """Begin with every link there."""
+        """Begin with every link there; the first of each agent was made by the balancer."""
         for agent in self.agents:
             for server in agent.cluster:
                 self._link(agent, server)
+            if self.fleet.direct:
+                agent.led |= agent.links - {self._random.choice(agent.cluster)}
 
     def arrive(self, within: float) -> None:
         """Let all agents start at random within so many seconds."""
@@ -210,47 +229,65 @@ class Simulation:
         self.at(self.now + pause, lambda: self._attempt(agent) if agent.turn == turn else None)
 
     def _attempt(self, agent: Agent) -> None:
-        if len(agent.links) >= len(agent.cluster):
+        missing = [each for each in agent.cluster if each not in agent.links]
+        if not missing:
             return
-        server = self._choose(agent)
-        if server is None:  # refused: nobody listens
-            self._plan(agent, agent.backoff.next())
+        if not self.fleet.direct or not agent.links:
+            self._balanced(agent)
             return
-        self.outcome.attempts += 1
-        self._knock(agent, server, self.now)
+        server = min(missing, key=lambda each: agent.tried.get(each, 0.0))
+        agent.tried[server] = self.now
+        if server.up:
+            self._try(agent, server, direct=True)
+        else:  # refused: nobody listens
+            self._missed(agent, server)
 
-    def _choose(self, agent: Agent) -> Server | None:
+    def _balanced(self, agent: Agent) -> None:
         up = [each for each in agent.cluster if each.up]
-        missing = [each for each in up if each not in agent.links]
-        among = missing if self.fleet.direct and agent.links and missing else up
-        return self._random.choice(among) if among else None
-
-    def _knock(self, agent: Agent, server: Server, since: float) -> None:
-        """The SYN: it is lost while the accept queue is full, and sent again."""
-        if server.queue.length(self.now) < self._limit:
-            self._serve(agent, server, since)
-            return
-        later = [since + pause for pause in SYN_RETRIES if since + pause > self.now]
-        if later and later[0] < since + CONNECT_TIMEOUT:
-            turn = agent.turn
-            self.at(
-                later[0],
-                lambda: self._knock(agent, server, since) if agent.turn == turn else None,
-            )
+        if up:
+            self._try(agent, self._random.choice(up), direct=False)
         else:
-            self._failed(agent, since + CONNECT_TIMEOUT)
+            self._plan(agent, agent.backoff.next())
 
-    def _serve(self, agent: Agent, server: Server, since: float) -> None:
-        taken = server.queue.take(self.now, self.costs.accept)
-        done = taken + ROUND_TRIPS * self.costs.round_trip
-        deadline = min(self.now + HANDSHAKE_TIMEOUT, since + CONNECT_TIMEOUT)
-        if done > deadline:
-            self._failed(agent, deadline)
+    def _missed(self, agent: Agent, server: Server) -> None:
+        """Nothing at the server's own address: the balancer, or patience (`Targets.failed`)."""
+        times = agent.in_vain[server] = agent.in_vain.get(server, 0) + 1
+        if times % PATIENCE == 0 or (server not in agent.led and times > PATIENCE):
+            self._balanced(agent)
+        else:
+            self._plan(agent, agent.backoff.next())
+
+    def _try(self, agent: Agent, server: Server, *, direct: bool) -> None:
+        self.outcome.attempts += 1
+        self._knock(_Try(agent, server, direct, agent.turn, self.now))
+
+    def _knock(self, one: _Try) -> None:
+        """The SYN: it is lost while the accept queue is full, and sent again."""
+        if one.agent.turn != one.turn:
             return
-        turn = agent.turn
-        self.at(done, lambda: self._answered(agent, server) if agent.turn == turn else None)
+        if one.server.queue.length(self.now) < self._limit:
+            self._serve(one)
+            return
+        limit = one.since + (DIRECT_TIMEOUT if one.direct else CONNECT_TIMEOUT)
+        later = [one.since + pause for pause in SYN_RETRIES if one.since + pause > self.now]
+        if later and later[0] < limit:
+            self.at(later[0], lambda: self._knock(one))
+        else:
+            self.at(limit, lambda: self._late(one))
 
-    def _answered(self, agent: Agent, server: Server) -> None:
+    def _serve(self, one: _Try) -> None:
+        taken = one.server.queue.take(self.now, self.costs.accept)
+        done = taken + ROUND_TRIPS * self.costs.round_trip
+        deadline = min(self.now + HANDSHAKE_TIMEOUT, one.since + CONNECT_TIMEOUT)
+        if done > deadline:
+            self.at(deadline, lambda: self._late(one))
+        else:
+            self.at(done, lambda: self._answered(one))
+
+    def _answered(self, one: _Try) -> None:
+        agent, server = one.agent, one.server
+        if agent.turn != one.turn:
+            return
         if not server.up:
             self._plan(agent, agent.backoff.next())
         elif server in agent.links:
@@ -259,14 +296,22 @@ class Simulation:
         else:
             first = not agent.links
             self._link(agent, server)
+            if one.direct:
+                agent.led.add(server)
+                agent.in_vain.pop(server, None)
             agent.backoff.reset()
             # The first one tells how many there are: the next look is within an interval.
             pause = self._random.random() if first else lengthened(1.0, JITTER)
             self._plan(agent, pause * self.interval)
 
-    def _failed(self, agent: Agent, when: float) -> None:
+    def _late(self, one: _Try) -> None:
+        if one.agent.turn != one.turn:
+            return
         self.outcome.timeouts += 1
-        self._plan(agent, max(0.0, when - self.now) + agent.backoff.next())
+        if one.direct:
+            self._missed(one.agent, one.server)
+        else:
+            self._plan(one.agent, one.agent.backoff.next())
 
     def _link(self, agent: Agent, server: Server) -> None:
         agent.links.add(server)

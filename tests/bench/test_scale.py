@@ -53,6 +53,15 @@ def test_servers_that_restart_in_turn_never_leave_an_agent_alone() -> None:
     assert outcome.mesh[-1][1] == 1.0
 
 
+def test_a_server_that_restarts_costs_the_others_next_to_nothing_if_it_is_known() -> None:
+    needless = {}
+    for direct in (True, False):
+        simulation = Simulation(Fleet(agents=300, servers=3, direct=direct), COSTS)
+        rolling(simulation)
+        needless[direct] = ran(simulation).surplus
+    assert needless[True] < 300 / 5 < 3 * 300 < needless[False]
+
+
 def test_machines_shared_by_clusters_are_as_fast_as_their_cores() -> None:
     times = []
     for cores in (1, 4):
