@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from konnectivity.agent.connections import BACKOFF_FACTOR, JITTER
-from konnectivity.agent.targets import DIRECT_TIMEOUT, PATIENCE
+from konnectivity.agent.targets import DIRECT_TIMEOUT, PATIENCE, UNANSWERED
 from konnectivity.net.backoff import Backoff, lengthened
 from konnectivity.net.bind import BACKLOG
 from konnectivity.net.connect import CONNECT_TIMEOUT
@@ -108,7 +108,7 @@ class Agent:
         self.led: set[Server] = set()
         """Those that it has reached at their own address."""
         self.in_vain: dict[Server, int] = {}
-        """Failures there since it has."""
+        """Failures there since it has, or since it tried the balancer."""
         self.tried: dict[Server, float] = {}
         self.backoff = Backoff(interval, cap, factor=BACKOFF_FACTOR, jitter=JITTER)
         self.turn = 0
@@ -249,13 +249,15 @@ class Simulation:
         else:
             self._plan(agent, agent.backoff.next())
 
-    def _missed(self, agent: Agent, server: Server) -> None:
+    def _missed(self, agent: Agent, server: Server, counts: int = 1) -> None:
         """Nothing at the server's own address: the balancer, or patience (`Targets.failed`)."""
-        times = agent.in_vain[server] = agent.in_vain.get(server, 0) + 1
-        if times % PATIENCE == 0 or (server not in agent.led and times > PATIENCE):
-            self._balanced(agent)
-        else:
+        agent.in_vain[server] = agent.in_vain.get(server, 0) + counts
+        if agent.in_vain[server] < PATIENCE:
             self._plan(agent, agent.backoff.next())
+            return
+        if server in agent.led:
+            agent.in_vain[server] = 0
+        self._balanced(agent)
 
     def _try(self, agent: Agent, server: Server, *, direct: bool) -> None:
         self.outcome.attempts += 1
@@ -309,7 +311,7 @@ class Simulation:
             return
         self.outcome.timeouts += 1
         if one.direct:
-            self._missed(one.agent, one.server)
+            self._missed(one.agent, one.server, UNANSWERED)
         else:
             self._plan(one.agent, one.agent.backoff.next())
 

@@ -21,7 +21,7 @@ from konnectivity.agent.census import Census
 from konnectivity.agent.connections import Connections, SyncOptions
 from konnectivity.agent.counters import AgentCounters
 from konnectivity.agent.link import LinkOptions
-from konnectivity.agent.targets import PATIENCE, Targets
+from konnectivity.agent.targets import DIRECT_TIMEOUT, PATIENCE, Targets
 from konnectivity.net import tls
 from konnectivity.net.address import Address, parse_ip
 from konnectivity.net.connect import connect_server
@@ -403,6 +403,17 @@ async def test_addresses_that_lead_to_servers_speak_for_one_that_was_never_neede
         await until(lambda: ids(connections) == ["s1", "s2"])
         await back.stop()
         await second.stop()
+
+
+@pytest.mark.parametrize(("seconds", "attempts"), [(0.0, 5), (DIRECT_TIMEOUT, 2)])
+async def test_a_host_that_does_not_answer_is_not_waited_for_like_one_that_refuses(
+    seconds: float, attempts: int
+) -> None:
+    targets = Targets("servers.test", 8091)
+    (own,) = targets.direct({"s1": "127.0.0.1:1"})
+    targets.led(own)
+    doubts = [targets.failed(own, seconds) for _ in range(3 * attempts)]
+    assert doubts == 3 * [*(attempts - 1) * [False], True]
 
 
 async def test_of_a_names_addresses_those_without_a_connection_come_first() -> None:

@@ -222,13 +222,15 @@ class Connections:
         direct = self._targets.direct(own)
         blind = lacking > len(direct) or not self.servers
         if direct:
+            began = asyncio.get_running_loop().time()
             outcome = await self._attempt(direct[0])
+            took = asyncio.get_running_loop().time() - began
             if outcome is Outcome.MADE:
                 self._targets.led(direct[0])
                 return True
             if outcome is Outcome.MET_AGAIN:
                 self._targets.set_aside(direct[0])
-            elif not self._targets.failed(direct[0]) and not blind:
+            elif not self._targets.failed(direct[0], took) and not blind:
                 return False
         return await self._attempt(common) is Outcome.MADE
 

@@ -22,7 +22,10 @@ from konnectivity.net.connect import Resolve, system_resolve
 DIRECT_TIMEOUT: Final = 5.0
 """Seconds for TCP to a server's own address."""
 PATIENCE: Final = 5
-"""Failures in a row of an address that is believed, until the common name is tried too."""
+"""Failures of an address that is believed, until the common name is tried too."""
+UNANSWERED: Final = 3
+"""Failures for which one counts that took all of `DIRECT_TIMEOUT`: a host that is gone is not
+waited for as often as one that refuses."""
 SET_ASIDE: Final = 60.0
 """Seconds until an own address that is not believed is tried again."""
 MOST_OWN: Final = 256
@@ -36,7 +39,7 @@ class _Own:
     tried: float = 0.0
     led: bool = False
     in_vain: int = 0
-    """Failures since it led to its server."""
+    """Failures since it led to its server, or since it was doubted."""
     aside: float = 0.0
     """Until when it is set aside."""
 
@@ -66,15 +69,20 @@ class Targets:
         own = self._of(target)
         own.led, own.in_vain = True, 0
 
-    def failed(self, target: Target) -> bool:
-        """An attempt at an own address has found no server; whether to try the common name."""
+    def failed(self, target: Target, seconds: float) -> bool:
+        """An attempt at an own address took so long and found no server.
+
+        Whether to try the common name.
+        """
         own = self._of(target)
-        own.in_vain += 1
+        if not any(each.led for each in self._own.values()):
+            self.set_aside(target)
+            return True
+        own.in_vain += UNANSWERED if seconds >= DIRECT_TIMEOUT else 1
+        if own.in_vain < PATIENCE:
+            return False
         if own.led:
-            return own.in_vain % PATIENCE == 0
-        if any(each.led for each in self._own.values()):
-            return own.in_vain >= PATIENCE
-        self.set_aside(target)
+            own.in_vain = 0
         return True
 
     def set_aside(self, target: Target) -> None:
