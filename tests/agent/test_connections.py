@@ -280,57 +280,59 @@ def refused(connections: Connections, server: FakeServer) -> int:
     return failed.get(f"127.0.0.1:{server.port}", 0)
 
 
-async def test_while_a_server_is_away_the_common_name_is_tried_now_and_then_only(
-    serve: StartServer, authority: Authority, identity: Identity
-) -> None:
+Mesh = tuple[FakeServer, FakeServer, Connections]
+
+
+@pytest.fixture
+async def mesh(serve: StartServer, authority: Authority, identity: Identity) -> AsyncIterator[Mesh]:
+    """Connections to `s1`, the common name, and to `s2`, whose address `s1` announces."""
     second = await serve("s2")
     first = await serve("s1", announced=f"s1=&s2=127.0.0.1:{second.port}")
     async with connecting(first, authority, identity) as connections:
         await until(lambda: ids(connections) == ["s1", "s2"])
-        assert first.calls == 1
-        await second.stop()
-        await until(lambda: refused(connections, second) >= 3 * PATIENCE)
-        assert 2 <= first.calls - 1 <= 3
-        back = await serve("s2", port=second.port)
-        await until(lambda: ids(connections) == ["s1", "s2"])
-        assert back.calls == 1
+        yield first, second, connections
         await first.stop()
-        await back.stop()
+
+
+async def test_while_a_server_is_away_the_common_name_is_tried_now_and_then_only(
+    serve: StartServer, mesh: Mesh
+) -> None:
+    first, second, connections = mesh
+    assert first.calls == 1
+    await second.stop()
+    await until(lambda: refused(connections, second) >= 3 * PATIENCE)
+    assert 2 <= first.calls - 1 <= 3
+    back = await serve("s2", port=second.port)
+    await until(lambda: ids(connections) == ["s1", "s2"])
+    assert back.calls == 1
+    await back.stop()
 
 
 async def test_a_server_that_comes_back_elsewhere_is_found_by_what_the_others_say(
-    serve: StartServer, authority: Authority, identity: Identity
+    serve: StartServer, mesh: Mesh
 ) -> None:
-    second = await serve("s2")
-    first = await serve("s1", announced=f"s1=&s2=127.0.0.1:{second.port}")
-    async with connecting(first, authority, identity) as connections:
-        await until(lambda: ids(connections) == ["s1", "s2"])
-        moved = await serve("s2")
-        text = f"s1=&s2=127.0.0.1:{moved.port}"
-        first._answer = (*first._answer[:2], ("konnectivity-servers", text))
-        await second.stop()
-        await until(lambda: moved.calls and ids(connections) == ["s1", "s2"])
-        assert refused(connections, second) == PATIENCE
-        assert first.calls == 2
-        await first.stop()
-        await moved.stop()
+    first, second, connections = mesh
+    moved = await serve("s2")
+    text = f"s1=&s2=127.0.0.1:{moved.port}"
+    first._answer = (*first._answer[:2], ("konnectivity-servers", text))
+    await second.stop()
+    await until(lambda: moved.calls and ids(connections) == ["s1", "s2"])
+    assert refused(connections, second) == PATIENCE
+    assert first.calls == 2
+    await moved.stop()
 
 
 async def test_an_address_that_another_server_has_taken_over_is_set_aside(
-    serve: StartServer, authority: Authority, identity: Identity
+    serve: StartServer, mesh: Mesh
 ) -> None:
-    second = await serve("s2")
-    first = await serve("s1", announced=f"s1=&s2=127.0.0.1:{second.port}")
-    async with connecting(first, authority, identity) as connections:
-        await until(lambda: ids(connections) == ["s1", "s2"])
-        await second.stop()
-        other = await serve("s1", port=second.port)
-        await until(lambda: other.calls)
-        met = first.calls
-        await until(lambda: first.calls >= met + PATIENCE)
-        assert other.calls == 1
-        await first.stop()
-        await other.stop()
+    first, second, _ = mesh
+    await second.stop()
+    other = await serve("s1", port=second.port)
+    await until(lambda: other.calls)
+    met = first.calls
+    await until(lambda: first.calls >= met + PATIENCE)
+    assert other.calls == 1
+    await other.stop()
 
 
 async def test_of_several_servers_that_are_away_each_is_found_as_soon_as_it_is_back(
