@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from konnectivity.errors import ConnectionFault
 from konnectivity.tunnel.carrier import Channel
 from konnectivity.tunnel.reason import Reason
+from konnectivity.tunnel.stream_lane import StreamLane
 from konnectivity.wire import packet, tunnel_stream
 
 if TYPE_CHECKING:
@@ -48,72 +49,33 @@ def open_stream(
     return stream
 
 
-class AgentStream:
+class AgentStream(StreamLane["AgentTunnel"]):
     """One tunnel on its stream: its `AgentWay`, its `Lane`, and the channel's handler."""
 
-    __slots__ = ("_channel", "_link", "_over", "_tunnel", "bytes", "paused")
+    __slots__ = ("_over",)
 
     def __init__(self, link: PacketLink, channel: Channel, tunnel: AgentTunnel) -> None:
-        self.bytes = 0
-        self.paused = False
-        self._link = link
-        self._channel = channel
-        self._tunnel: AgentTunnel | None = tunnel
+        super().__init__(link, channel, tunnel)
         self._over = False
 
-    # Lane
-
-    @property
-    def waiting(self) -> int:
-        """Bytes that wait for the server's window."""
-        return self._channel.backlog
-
-    def detach(self) -> None:
-        """The endpoint is gone."""
-        self.paused = False
+    # AgentWay, as far as `StreamLane` is not
 
     def consume(self, size: int) -> None:
         """The endpoint took `size` bytes."""
         self._channel.consume(size)
 
-    # AgentWay
-
-    def send(self, tunnel: AgentTunnel, data: memoryview) -> bool:
-        """DATA frames, when they may go."""
-        self.bytes += len(data)
-        outbox = self._link.outbox
-        outbox.sent[packet.DATA] += 1
-        if self._channel.send(data):
-            return True
-        if not self.paused:
-            self.paused = True
-            outbox.pauses += 1
-        return False
-
-    def end_sending(self, tunnel: AgentTunnel) -> bool:
-        """END_STREAM."""
-        self._channel.end()
-        return True
-
     def ended(self, tunnel: AgentTunnel, reason: Reason) -> None:
         """RST_STREAM with the reason, behind all data."""
-        self._link.outbox.sent[packet.CLOSE_RSP] += 1
+        self._tables.outbox.sent[packet.CLOSE_RSP] += 1
         self._over = True
         if self._channel.leave(_CODES.get(reason, tunnel_stream.DONE)):
             self._forget()
-
-    def _forget(self) -> None:
-        """It is over, and all is sent: leave no cycle for the collector."""
-        tunnel, self._tunnel = self._tunnel, None
-        self._channel.handler = None
-        if tunnel is not None and self._link.tunnels.get(tunnel.connect_id) is tunnel:
-            del self._link.tunnels[tunnel.connect_id]
 
     # ChannelHandler (net/channel.py)
 
     def received(self, data: memoryview) -> None:
         """Bytes of the frontend."""
-        self._link.received[packet.DATA] += 1
+        self._tables.received[packet.DATA] += 1
         if self._over or self._tunnel is None:
             self._channel.consume(len(data))
         else:
@@ -136,7 +98,7 @@ class AgentStream:
     def was_reset(self, code: int, text: str) -> None:
         """The server ended the tunnel."""
         tunnel = self._tunnel
-        self._link.received[packet.CLOSE_REQ] += 1
+        self._tables.received[packet.CLOSE_REQ] += 1
         self._forget()
         if tunnel is None:
             return

@@ -15,6 +15,7 @@ from konnectivity.tunnel.intake import Intake
 from konnectivity.tunnel.reason import Reason
 from konnectivity.tunnel.server import ServerTunnel
 from konnectivity.tunnel.server_packets import PacketBackend
+from konnectivity.tunnel.stream_lane import StreamLane
 from konnectivity.wire import packet, tunnel_stream
 
 # What our RST_STREAM says, when it is not that the frontend is done.
@@ -70,47 +71,12 @@ class ServerStreams:
         return stream
 
 
-class ServerStream:
+class ServerStream(StreamLane[ServerTunnel]):
     """One tunnel on its stream: its `Way`, its `Lane`, and the channel's handler."""
 
-    __slots__ = ("_backend", "_channel", "_tunnel", "bytes", "paused")
+    __slots__ = ()
 
-    def __init__(self, backend: PacketBackend, channel: Channel, tunnel: ServerTunnel) -> None:
-        self.bytes = 0
-        self.paused = False
-        self._backend = backend
-        self._channel = channel
-        self._tunnel: ServerTunnel | None = tunnel
-
-    # Lane
-
-    @property
-    def waiting(self) -> int:
-        """Bytes that wait for the agent's window."""
-        return self._channel.backlog
-
-    def detach(self) -> None:
-        """The frontend is gone."""
-        self.paused = False
-
-    # Way
-
-    def send(self, tunnel: ServerTunnel, data: bytes) -> bool:
-        """DATA frames, when they may go."""
-        self.bytes += len(data)
-        outbox = self._backend.outbox
-        outbox.sent[packet.DATA] += 1
-        if self._channel.send(data):
-            return True
-        if not self.paused:
-            self.paused = True
-            outbox.pauses += 1
-        return False
-
-    def end_sending(self, tunnel: ServerTunnel) -> bool:
-        """END_STREAM."""
-        self._channel.end()
-        return True
+    # Way, as far as `StreamLane` is not
 
     def close(self, tunnel: ServerTunnel) -> None:
         """RST_STREAM; the agent has nothing to answer."""
@@ -119,8 +85,8 @@ class ServerStream:
 
     def abandon(self, tunnel: ServerTunnel) -> None:
         """The same, without a word to the tunnel."""
-        self._backend.outbox.sent[packet.CLOSE_REQ] += 1
-        self._backend.received[packet.CLOSE_RSP] += 1
+        self._tables.outbox.sent[packet.CLOSE_REQ] += 1
+        self._tables.received[packet.CLOSE_RSP] += 1
         code = _CODES.get(tunnel.reason, tunnel_stream.DONE) if tunnel.reason else 0
         if self._channel.leave(code):
             self._forget()
@@ -130,18 +96,11 @@ class ServerStream:
         self._channel.abort(tunnel_stream.UNWANTED)
         self._forget()
 
-    def _forget(self) -> None:
-        """It is over, and all is sent: leave no cycle for the collector."""
-        tunnel, self._tunnel = self._tunnel, None
-        self._channel.handler = None
-        if tunnel is not None and self._backend.tunnels.get(tunnel.connect_id) is tunnel:
-            del self._backend.tunnels[tunnel.connect_id]
-
     # ChannelHandler (net/channel.py)
 
     def received(self, data: memoryview) -> None:
         """Bytes of the endpoint."""
-        self._backend.received[packet.DATA] += 1
+        self._tables.received[packet.DATA] += 1
         tunnel = self._tunnel
         if tunnel is None or tunnel.frontend is None:
             self._channel.consume(len(data))
