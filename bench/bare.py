@@ -11,17 +11,16 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import uvloop
 
 from bench.certificate import Certificates
-from bench.error import BenchError
-from bench.pair import READY_LIMIT, Pair, last_line, started
+from bench.pair import Pair, await_ready, listens, started
 
 NAME = "bare"
 
@@ -31,16 +30,12 @@ def serving(certificates: Certificates) -> Iterator[Pair]:
     """Start it, hand it out once it listens, and stop it; no certificate is used.
 
     Raises:
-        BenchError: it ended or does not listen; with the last line of its log.
+        BenchError: it ended or is not ready; with the last line of its log.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         uds, log = Path(directory) / "frontend.sock", Path(directory) / "bare.log"
         with started((sys.executable, "-m", "bench.bare", str(uds)), log) as process:
-            deadline = time.monotonic() + READY_LIMIT
-            while not uds.exists():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise BenchError(f"{NAME} does not listen: {last_line(log)}")
-                time.sleep(0.05)
+            await_ready(partial(listens, uds), process, log, NAME)
             yield Pair(NAME, uds, process.pid, 0)
 
 

@@ -12,9 +12,10 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.certificate import Certificates
@@ -143,9 +144,10 @@ def running(spec: PairSpec, mode: str, certificates: Certificates) -> Iterator[P
                 log,
             )
         )
-        _await(f"http://127.0.0.1:{agent_health}/readyz", agent, log, f"{spec.name} agent")
-        ready = f"http://127.0.0.1:{server.health_port}/readyz"
-        _await(ready, server.process, server.log, f"{spec.name} server")
+        ready = f"http://127.0.0.1:{agent_health}/readyz"
+        await_ready(partial(_answers, ready), agent, log, f"{spec.name} agent")
+        both = f"http://127.0.0.1:{server.health_port}/readyz"
+        await_ready(partial(_answers, both), server.process, server.log, f"{spec.name} server")
         yield Pair(spec.name, server.uds, server.process.pid, agent.pid)
 
 
@@ -178,7 +180,8 @@ def serving(spec: PairSpec, mode: str, certificates: Certificates) -> Iterator[S
             "--logtostderr",
         )
         with started(command, log) as process:
-            _await(f"http://127.0.0.1:{health}/healthz", process, log, f"{spec.name} server")
+            healthy = f"http://127.0.0.1:{health}/healthz"
+            await_ready(partial(_answers, healthy), process, log, f"{spec.name} server")
             yield Server(uds, agent_port, health, process, log)
 
 
@@ -203,14 +206,28 @@ def started(command: Command, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def _await(url: str, process: subprocess.Popen[bytes], log: Path, who: str) -> None:
+def await_ready(
+    is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, who: str
+) -> None:
+    """Wait until a program that was started is ready.
+
+    Raises:
+        BenchError: it ended, or is not ready in time; with the last line of its log.
+    """
     deadline = time.monotonic() + READY_LIMIT
-    while not _answers(url):
+    while not is_ready():
         if process.poll() is not None:
             raise BenchError(f"{who} ended with status {process.returncode}: {last_line(log)}")
         if time.monotonic() > deadline:
             raise BenchError(f"{who} not ready in {READY_LIMIT:.0f} s: {last_line(log)}")
         time.sleep(0.05)
+
+
+def listens(where: Path | int) -> bool:
+    """Whether a connection is accepted at a Unix socket or at a port of the loopback."""
+    local = isinstance(where, Path)
+    with socket.socket(socket.AF_UNIX if local else socket.AF_INET) as probe:
+        return probe.connect_ex(str(where) if local else ("127.0.0.1", where)) == 0
 
 
 def _answers(url: str) -> bool:

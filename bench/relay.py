@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from bench.certificate import Certificates
 from bench.error import BenchError
-from bench.pair import READY_LIMIT, Pair, free_ports, last_line, started
+from bench.pair import Pair, await_ready, free_ports, listens, started
 
 NAME = "relay"
 
@@ -55,7 +54,7 @@ def relaying(certificates: Certificates) -> Iterator[Pair]:
     """Start both relays, hand them out once they listen, and stop them.
 
     Raises:
-        BenchError: one ended or does not listen; with the last line of its log.
+        BenchError: one ended or is not ready; with the last line of its log.
     """
     program = find()
     port, endpoint = free_ports(2)
@@ -74,11 +73,8 @@ def relaying(certificates: Certificates) -> Iterator[Pair]:
             configuration, log = folder / f"{end}.cfg", folder / f"{end}.log"
             configuration.write_text(CONFIGURATION.format(front=front, back=back))
             process = stack.enter_context(started((program, "-db", "-f", str(configuration)), log))
-            deadline = time.monotonic() + READY_LIMIT
-            while not _listens(uds if end == "near" else port):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise BenchError(f"{end} relay does not listen: {last_line(log)}")
-                time.sleep(0.05)
+            door = uds if end == "near" else port
+            await_ready(partial(listens, door), process, log, f"{end} relay")
             pids[end] = process.pid
         yield Pair(NAME, uds, pids["near"], pids["far"], speaks=NAME, endpoint_port=endpoint)
 
@@ -88,10 +84,3 @@ def _joined(file: Path, *parts: Path) -> Path:
     file.touch(mode=0o600)
     file.write_bytes(b"".join(part.read_bytes() for part in parts))
     return file
-
-
-def _listens(where: Path | int) -> bool:
-    """Whether a connection is accepted at a Unix socket or at a port of the loopback."""
-    local = isinstance(where, Path)
-    with socket.socket(socket.AF_UNIX if local else socket.AF_INET) as probe:
-        return probe.connect_ex(str(where) if local else ("127.0.0.1", where)) == 0
