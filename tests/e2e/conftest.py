@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.e2e.fleet import Fleet
 from tests.net.authority import Authority, Identity
 from tests.peers.agent import FakeAgent, Metadata
 from tests.peers.endpoint import Endpoint, Talk, echo
@@ -127,6 +128,7 @@ def grpcio_stays() -> Iterator[None]:
 # Our own programs
 
 StartServer = Callable[..., Awaitable[Server]]
+OpenFleet = Callable[..., Awaitable[Fleet]]
 StartAgent = Callable[..., Awaitable[Agent]]
 
 
@@ -166,6 +168,23 @@ def agent_options(
         "sync_interval": 0.1,
         "sync_interval_cap": 0.3,
     }
+
+
+@pytest.fixture
+def open_fleet(
+    exits: AsyncExitStack,
+    folder: Path,
+    server_options: dict[str, Any],
+    agent_options: dict[str, Any],
+) -> OpenFleet:
+    """Opens a fleet without servers and agents yet; options are its agents'."""
+
+    async def open_(**options: Any) -> Fleet:
+        fleet = Fleet(exits, folder, server_options, agent_options | options)
+        await fleet.open()
+        return fleet
+
+    return open_
 
 
 @pytest.fixture

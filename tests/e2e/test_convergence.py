@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.conftest import StartServer, until
+from tests.e2e.conftest import OpenFleet, StartServer, until
 from tests.e2e.fleet import Fleet
 from tests.e2e.soak import soaking
 from tests.net.authority import Authority
@@ -37,16 +37,8 @@ async def api() -> AsyncIterator[KubeApi]:
 
 
 @pytest.fixture
-async def fleet(
-    exits: AsyncExitStack,
-    folder: Path,
-    server_options: dict[str, Any],
-    agent_options: dict[str, Any],
-) -> Fleet:
-    quick = {"sync_interval": 0.05, "sync_interval_cap": 0.3}
-    fleet = Fleet(exits, folder, server_options, agent_options | quick)
-    await fleet.open()
-    return fleet
+async def fleet(open_fleet: OpenFleet) -> Fleet:
+    return await open_fleet(sync_interval=0.05, sync_interval_cap=0.3)
 
 
 async def serves(server: Server, endpoint: Endpoint) -> bool:

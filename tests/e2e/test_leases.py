@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.conftest import Log, StartAgent, StartServer, until
+from tests.e2e.conftest import Log, OpenFleet, StartAgent, StartServer, until
 from tests.e2e.fleet import Fleet
 from tests.peers.frontend import ping
 from tests.peers.kube_api import Fault, KubeApi
@@ -44,15 +43,8 @@ def counting(api: KubeApi, folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def fleet(
-    exits: AsyncExitStack,
-    folder: Path,
-    server_options: dict[str, Any],
-    agent_options: dict[str, Any],
-) -> Fleet:
-    fleet = Fleet(exits, folder, server_options, agent_options)
-    await fleet.open()
-    return fleet
+async def fleet(open_fleet: OpenFleet) -> Fleet:
+    return await open_fleet()
 
 
 # Upstream's end-to-end cases

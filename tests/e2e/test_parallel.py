@@ -6,13 +6,13 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.e2e.conftest import (
     ConnectAgent,
     Log,
+    OpenFleet,
     StartAgent,
     StartFakeServer,
     StartPair,
@@ -35,16 +35,8 @@ N = 3
 
 
 @pytest.fixture
-async def fleet(
-    exits: AsyncExitStack,
-    folder: Path,
-    server_options: dict[str, Any],
-    agent_options: dict[str, Any],
-) -> Fleet:
-    quick = {"sync_interval": 0.05, "sync_interval_cap": 0.3, "connections_per_server": N}
-    fleet = Fleet(exits, folder, server_options, agent_options | quick)
-    await fleet.open()
-    return fleet
+async def fleet(open_fleet: OpenFleet) -> Fleet:
+    return await open_fleet(sync_interval=0.05, sync_interval_cap=0.3, connections_per_server=N)
 
 
 @pytest.fixture
